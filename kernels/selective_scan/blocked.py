@@ -1,0 +1,142 @@
+"""The selective scan in few, large torch operations, with its own backward.
+
+Tokens are taken in blocks, one after the other, so that the states in memory stay few: forward keeps only the state at the
+start of each block and backward computes the others again. Within a block of W tokens the recurrence takes W steps or,
+where a step is too small to be worth a call, is cut into pieces that advance together: first each piece's last state
+from zero, then the carries from piece to piece, then all states. Decays are only ever products of exp(delta A) <= 1,
+so that long sequences neither overflow nor divide by zero.
+
+Shapes: B batch, T tokens, C channels, n states, W tokens of a block, P pieces; states are (B, W, n, C).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+NAME = "torch"
+PRIORITY = 10
+REQUIRES = "a floating-point dtype"
+
+BLOCK = {"cpu": 2**20, "cuda": 2**27}  # state elements of a block
+STEP = {"cpu": 2**13, "cuda": 2**19}  # state elements of a step above which cutting into pieces does not pay
+
+
+def supports(device: torch.device, dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point
+
+
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None
+) -> Tensor:
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    u_ = u.to(dtype)
+    y = _Scan.apply(u_, delta.to(dtype), A.to(dtype), B.to(dtype), C.to(dtype))
+    if D is not None:
+        y = torch.addcmul(y, u_, D.to(dtype))
+    if z is not None:
+        y = y * F.silu(z.to(dtype))
+    return y.to(u.dtype)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, delta, A, B, C):
+        A_nC = A.t().contiguous()
+        w = delta * u
+        starts, outputs, carry = [], [], None
+        spans = _spans(u, A)
+        for span in spans:
+            a, s = _states(delta[:, span], w[:, span], A_nC, B[:, span], carry)
+            starts.append(carry)
+            outputs.append((s * C[:, span, :, None]).sum(2))
+            carry = s[:, -1].clone() if len(spans) > 1 else None
+        ctx.spans = spans
+        ctx.kept = len(spans) == 1
+        ctx.save_for_backward(u, delta, A_nC, B, C, w, *((a, s) if ctx.kept else starts))
+        return outputs[0] if ctx.kept else torch.cat(outputs, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gy):
+        u, delta, A, B, C, w, *rest = ctx.saved_tensors
+        starts = [None] if ctx.kept else rest
+        g_delta, g_w, g_B, g_C = torch.empty_like(u), torch.empty_like(u), torch.empty_like(B), torch.empty_like(C)
+        g_A, carry = torch.zeros_like(A), None
+        for span, start in zip(reversed(ctx.spans), reversed(starts), strict=True):
+            d, gy_ = delta[:, span, None], gy[:, span, None]
+            a, s = rest if ctx.kept else _states(delta[:, span], w[:, span], A, B[:, span], start)
+            g = gy_ * C[:, span, :, None]  # the gradient of s_t, so far from y_t alone
+            r = _scan_(a, a * g, carry, delta[:, span], A, reverse=True)  # r_t = a_t g_t, the gradient on to s_(t-1)
+            g[:, :-1] += r[:, 1:]
+            if carry is not None:
+                g[:, -1] += carry
+            carry = r[:, 0].clone()
+            r[:, 1:] *= s[:, :-1]  # r is now the gradient of delta_t A
+            r[:, 0] = 0 if start is None else r[:, 0] * start
+            g_C[:, span] = (s * gy_).sum(-1)
+            g_B[:, span] = (g * w[:, span, None]).sum(-1)
+            g_w[:, span] = (g * B[:, span, :, None]).sum(2)
+            g_delta[:, span] = (r * A).sum(2)
+            g_A += (r * d).sum((0, 1))
+        return g_w * delta, torch.addcmul(g_delta, g_w, u), g_A.t(), g_B, g_C
+
+
+def _spans(u: Tensor, A: Tensor) -> list[slice]:
+    width = max(1, BLOCK.get(u.device.type, BLOCK["cuda"]) // (u.shape[0] * A.numel()))
+    return [slice(t, min(t + width, u.shape[1])) for t in range(0, u.shape[1], width)]
+
+
+def _states(delta: Tensor, w: Tensor, A: Tensor, B: Tensor, carry: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(decays, states) of a block that starts from the state `carry`, both (B, W, n, C)."""
+    a = (delta[:, :, None] * A).exp_()
+    return a, _scan_(a, w[:, :, None] * B[..., None], carry, delta, A)
+
+
+def _scan_(a: Tensor, x: Tensor, carry: Tensor | None, delta: Tensor, A: Tensor, reverse: bool = False) -> Tensor:
+    """x_t += a_t x_(t-1) for all tokens in order (or in reverse order, from x_(t+1)), in place; returns x."""
+    W, step = x.shape[1], x[:, 0].numel()
+    pieces = min(math.isqrt(2 * W), STEP.get(x.device.type, STEP["cuda"]) // step)
+    if pieces < 4:
+        _steps_(a.unbind(1), x.unbind(1), carry, reverse)
+        return x
+    length = -(-W // pieces)
+    main, rest = (slice(0, W // length * length), slice(W // length * length, W))
+    if reverse and rest.start < W:
+        carry = _steps_(a[:, rest].unbind(1), x[:, rest].unbind(1), carry, reverse)
+    carry = _pieces_(a[:, main], x[:, main], carry, delta[:, main], A, length, reverse)
+    if not reverse and rest.start < W:
+        _steps_(a[:, rest].unbind(1), x[:, rest].unbind(1), carry, reverse)
+    return x
+
+
+def _pieces_(a, x, carry, delta, A, length, reverse):
+    a_, x_ = (list(y.unflatten(1, (-1, length)).unbind(2)) for y in (a, x))  # `length` times (B, P, n, C)
+    last = x_[-1 if reverse else 0].clone()
+    order = range(length - 2, -1, -1) if reverse else range(1, length)
+    for t in order:
+        last = torch.addcmul(x_[t], a_[t], last)
+    decay = (delta.unflatten(1, (-1, length)).sum(2)[:, :, None] * A).exp_()  # over a whole piece
+    _steps_(decay.unbind(1), last.unbind(1), carry, reverse)
+    first = x_[-1 if reverse else 0]
+    decay = a_[-1 if reverse else 0]
+    if reverse:
+        first[:, :-1].addcmul_(decay[:, :-1], last[:, 1:])
+    else:
+        first[:, 1:].addcmul_(decay[:, 1:], last[:, :-1])
+    if carry is not None:
+        edge = -1 if reverse else 0
+        first[:, edge].addcmul_(decay[:, edge], carry)
+    _steps_(a_, x_, None, reverse)
+    return last[:, 0 if reverse else -1]
+
+
+def _steps_(a, x, carry: Tensor | None, reverse: bool) -> Tensor:
+    """The recurrence over two sequences of tensors, one call a step; returns the last one."""
+    for a_t, x_t in zip(reversed(a), reversed(x), strict=True) if reverse else zip(a, x, strict=True):
+        if carry is not None:
+            x_t.addcmul_(a_t, carry)
+        carry = x_t
+    return carry
