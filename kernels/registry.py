@@ -8,9 +8,10 @@ An op is a folder of this package; a backend is a module in it (`kernels/<op>/<b
     PRIORITY                         `auto` takes the supported backend with the highest one
     NAME                             only where the backend's name is not the file's (sdpa.py is called `torch`)
 
-Files are found by being there, so adding a backend touches no other file. One whose import fails (an optional package is
-missing) is only unavailable: the reason is shown to whoever asks for it. `triton` is a valid name everywhere; where an op
-has no triton.py, or the tensors are not on a GPU, the best other backend stands in with one warning (`strict`: an error).
+Files are found by being there, so adding a backend touches no other file. One whose import fails (an optional package
+is missing) is only unavailable: the reason is shown to whoever asks for it. `triton` is a valid name everywhere; where
+an op has no triton.py, or the tensors are not on a GPU, the best other backend stands in with one warning (with
+`strict`: an error).
 
 A choice is made once per (op, device, dtype) and then looked up in a dictionary.
 """
@@ -68,7 +69,7 @@ def backends(op: str) -> tuple[dict[str, Backend], dict[str, str]]:
 
 
 def configure(config: Mapping) -> None:
-    """Sets the backend of each op for this process: `{"attention": "auto", "selective_scan": "torch", "strict": False}`.
+    """Sets the backend of each op for this process: `{"attention": "auto", "selective_scan": "torch"}`.
 
     Ops that are not named go back to `auto`, `strict` to False. An unknown op or backend is a ValueError that names the
     valid ones; with `strict`, so is a backend that does not exist here.

@@ -42,7 +42,7 @@ class ITransformer(nn.Module):
         mixer: Mixer | None = None,
     ):
         super().__init__()
-        for name, value in dict(lookback=lookback, horizon=horizon, d_model=d_model, depth=depth).items():
+        for name, value in {"lookback": lookback, "horizon": horizon, "d_model": d_model, "depth": depth}.items():
             checks.whole(name, value)
         checks.heads(d_model, heads)
         checks.fraction("dropout", dropout)

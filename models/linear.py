@@ -1,4 +1,4 @@
-"""Linear, NLinear, DLinear: Are Transformers Effective for Time Series Forecasting? (Zeng et al. 2022, arXiv 2205.13504).
+"""Linear, NLinear, DLinear: Are Transformers Effective for Time Series Forecasting? (Zeng 2022, arXiv 2205.13504).
 
 Notable:
 - one linear map from the look-back to the horizon, per variate, its weights shared by all or `individual`
@@ -25,7 +25,7 @@ class TimeLinear(nn.Module):
 
     def __init__(self, lookback: int, horizon: int, variates: int, individual: bool = False, init: str = "default"):
         super().__init__()
-        for name, value in dict(lookback=lookback, horizon=horizon, variates=variates).items():
+        for name, value in {"lookback": lookback, "horizon": horizon, "variates": variates}.items():
             checks.whole(name, value)
         checks.switch("individual", individual)
         checks.choice("init", init, ("default", "ones"))

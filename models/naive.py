@@ -1,4 +1,4 @@
-"""Forecasts without parameters: the floors that every model should beat (Hyndman & Athanasopoulos, Forecasting, sec. 5.2).
+"""Forecasts without parameters, the floors every model should beat (Hyndman & Athanasopoulos, Forecasting, 5.2).
 
 Shapes: B batch, L look-back, H horizon, N variates. Both take and ignore time features.
 """
@@ -25,7 +25,7 @@ class SeasonalNaive(nn.Module):
 
     def __init__(self, horizon: int, season: int, lookback: int):
         super().__init__()
-        for name, value in dict(horizon=horizon, season=season, lookback=lookback).items():
+        for name, value in {"horizon": horizon, "season": season, "lookback": lookback}.items():
             checks.whole(name, value)
         if lookback < season:
             raise ValueError(

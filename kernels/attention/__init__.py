@@ -1,4 +1,4 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1). A Triton version would be triton.py here."""
+"""Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1). A Triton version would be triton.py."""
 
 from torch import Tensor
 

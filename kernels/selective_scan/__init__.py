@@ -1,4 +1,4 @@
-"""The selective state space scan of Mamba (Gu & Dao 2023, arXiv 2312.00752, alg. 2). A Triton version would be triton.py."""
+"""The selective scan of Mamba (Gu & Dao 2023, arXiv 2312.00752, alg. 2). A Triton version would be triton.py here."""
 
 from torch import Tensor
 

@@ -1,7 +1,7 @@
 """The selective scan in few, large torch operations, with its own backward.
 
-Tokens are taken in blocks, one after the other, so that the states in memory stay few: forward keeps only the state at the
-start of each block and backward computes the others again. Within a block of W tokens the recurrence takes W steps or,
+Tokens are taken in blocks, one after the other, so that the states in memory stay few: forward keeps only the state at
+the start of each block and backward computes the others again. Within a block of W tokens the recurrence takes W steps or,
 where a step is too small to be worth a call, is cut into pieces that advance together: first each piece's last state
 from zero, then the carries from piece to piece, then all states. Decays are only ever products of exp(delta A) <= 1,
 so that long sequences neither overflow nor divide by zero.

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from models.layers.ffn import FeedForward
 
 Mixer = Callable[[int], nn.Module]
-"""Builds, from the width D, a module (B, T, D) -> (B, T, D): a class of models/mixers with its other arguments bound."""
+"""Builds, from the width D, a module (B, T, D) -> (B, T, D): a class of models/mixers with the rest bound."""
 
 
 class EncoderBlock(nn.Module):
-    """x = LN(x + mixer(x)); x = LN(x + ffn(x)): (B, T, D) -> (B, T, D). Dropout on the mixer's output is the mixer's own."""
+    """x = LN(x + mixer(x)); x = LN(x + ffn(x)): (B, T, D) -> (B, T, D). Dropout on the mixer's output is its own."""
 
     def __init__(self, dim: int, d_ff: int, mixer: Mixer, dropout: float = 0.0):
         super().__init__()
