@@ -1,0 +1,129 @@
+"""From a config to live objects: kernels, model, methods, task, data."""
+
+import importlib
+import inspect
+from functools import partial
+from typing import Any
+
+import kernels
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf, open_dict
+from torch import nn
+
+from engine.check import split_overrides
+from engine.errors import UserError, user_errors
+from engine.run import Run, log
+
+TRUSTED = ("models.", "tasks.", "kernels.", "torch.nn.", "torch.optim.", "lightning.pytorch.")
+"""What a `_target_` may name; anything else in a config is refused, so that nobody's checkpoint runs its own code."""
+
+
+def complete(run: Run) -> None:
+    """Fills what a data config leaves to the user's own file (`data=csv`: the number of variates)."""
+    with user_errors():
+        data = OmegaConf.to_container(run.cfg.data, resolve=True)
+        found = target_of(data).complete(data)
+    with open_dict(run.cfg):
+        for key, value in found.items():
+            if value != data.get(key):
+                run.cfg.data[key] = value
+
+
+def target_of(config: dict[str, Any]) -> Any:
+    """The class or function that a trusted `_target_` names.
+
+    Raises:
+        UserError: the target is outside this project, torch.nn, torch.optim and lightning, or does not exist.
+    """
+    path = config["_target_"]
+    module, _, name = str(path).rpartition(".")
+    if not str(path).startswith(TRUSTED):
+        raise UserError(f"_target_={path} is not trusted: a config may name {', '.join(t + '*' for t in TRUSTED)}")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise UserError(f"_target_={path} does not exist") from None
+    if not callable(target) or not f"{getattr(target, '__module__', '')}.".startswith(path.split(".")[0] + "."):
+        raise UserError(f"_target_={path} is not a class or function of {path.split('.')[0]}")
+    return target
+
+
+def check_targets(config: Any) -> None:
+    """Raises UserError for the first `_target_` in a nested config that is not trusted."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            target_of(config)
+        for value in config.values():
+            check_targets(value)
+    elif isinstance(config, list):
+        for value in config:
+            check_targets(value)
+
+
+def make(config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Instantiates a plain config; what the constructor refuses becomes a UserError."""
+    check_targets(config)
+    with user_errors():
+        try:
+            return instantiate(config, *args, _convert_="all", **kwargs)
+        except Exception as error:  # Hydra wraps what a constructor raises
+            raise (error.__cause__ or error) from None
+
+
+def build_model(run: Run, config: dict[str, Any]) -> nn.Module:
+    """The model with its methods applied. Call inside `with torch.device("meta")` for a model without memory.
+
+    Arguments that a preset sets for its own model are left out when the command line chooses another model that does not know them.
+    """
+    model_config = dict(config["model"])
+    known = inspect.signature(target_of(model_config)).parameters
+    foreign = [key for key in model_config if key not in known and not key.startswith("_")]
+    typed = set(split_overrides(run.overrides)[1])
+    for key in foreign:
+        if f"model.{key}" in typed or not run.choices.get("preset"):
+            raise UserError(f"model.{key}: {run.choices['model']} takes no {key}; it takes {', '.join(known)}")
+        model_config.pop(key)
+    if foreign:
+        log.info(f"{run.choices['model']} takes no {', '.join(foreign)}: the preset's values are left out")
+    model = make(model_config)
+    for method in config["method"].values():
+        model = make(method).apply(model)
+    return model
+
+
+def build_task(run: Run, config: dict[str, Any]) -> L.LightningModule:
+    """Seeds everything, sets the kernels, and builds model and task."""
+    L.seed_everything(config["seed"], verbose=False)
+    with user_errors():
+        kernels.configure(config["kernel"])
+    optim = dict(config["optim"])
+    schedule = make(optim.pop("schedule"))
+    with user_errors():
+        optimizer = partial(target_of(optim), **{k: v for k, v in optim.items() if k != "_target_"})
+        optimizer([nn.Parameter(torch.zeros(1))])  # wrong settings surface here, not in the middle of a run
+    model = build_model(run, config)
+    baselines = usable(config["task"].get("baselines") or {})
+    task = {k: v for k, v in config["task"].items() if k != "baselines"}
+    return make(task, model=model, optimizer=optimizer, schedule=schedule, baselines=baselines)
+
+
+def usable(baselines: dict[str, dict[str, Any]]) -> dict[str, nn.Module]:
+    """The baselines that this data set-up allows; the others are left out with a log line."""
+    built = {}
+    for name, config in baselines.items():
+        try:
+            built[name] = make(config)
+        except UserError as error:
+            log.info(f"baseline {name} is left out: {error}")
+    return built
+
+
+def build_data(config: dict[str, Any]) -> L.LightningDataModule:
+    """The data, located, loaded, checked and split: data errors come before any training."""
+    data = make(config["data"])
+    with user_errors():
+        data.prepare_data()
+        data.setup("fit")
+    return data

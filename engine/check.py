@@ -1,0 +1,65 @@
+"""Checks of the composed config that need no heavy import: the mode's name and the type of every overridden value."""
+
+from numbers import Real
+from typing import Any
+
+from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from engine import CONF
+from engine.errors import UserError, nearest
+from engine.modes import MODES
+
+
+def check(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raises UserError for an unknown mode, a missing argument of the mode, or a value of the wrong type."""
+    if cfg.mode not in MODES:
+        raise UserError(f"mode={cfg.mode} is not a mode: {nearest(str(cfg.mode), MODES)}")
+    for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output")}.get(cfg.mode, ()):
+        if cfg[key] is None:
+            raise UserError(f"mode={cfg.mode} needs {key}=<path>")
+    check_types(cfg, overrides)
+
+
+def is_group(key: str) -> bool:
+    """Whether an override's key chooses an option of a config group."""
+    return "/" in key or "@" in key or (CONF / key).is_dir()
+
+
+def split_overrides(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """(group overrides, keys of the value overrides)."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    groups = [o.input_line for o in parsed if is_group(o.key_or_group)]
+    values = [o.key_or_group for o in parsed if not is_group(o.key_or_group) and not o.is_add() and not o.is_delete()]
+    return groups, values
+
+
+def check_types(cfg: DictConfig, overrides: list[str]) -> None:
+    """Each overridden value must have the type of the value that it replaces."""
+    groups, keys = split_overrides(overrides)
+    if not keys:
+        return
+    default = compose("config", overrides=groups)
+    for key in keys:
+        before = OmegaConf.select(default, key, throw_on_missing=False)
+        value = OmegaConf.select(cfg, key)
+        wanted = mismatch(before, value)
+        if wanted:
+            shown = OmegaConf.to_container(before) if isinstance(before, DictConfig | ListConfig) else before
+            raise UserError(f"{key}={value}: expected {wanted}, like {shown}")
+
+
+def mismatch(before: Any, value: Any) -> str | None:
+    """What the value should have been, or None where it fits."""
+    if before is None or value is None:
+        return None
+    kinds = [
+        (bool, "true or false", isinstance(value, bool)),
+        (int, "a whole number", isinstance(value, int) and not isinstance(value, bool)),
+        (float, "a number", isinstance(value, Real) and not isinstance(value, bool)),
+        (str, "one value", not isinstance(value, DictConfig | ListConfig)),
+        (ListConfig, "a list", isinstance(value, ListConfig)),
+        (DictConfig, "a mapping", isinstance(value, DictConfig)),
+    ]
+    return next((None if fits else text for kind, text, fits in kinds if isinstance(before, kind)), None)

@@ -1,0 +1,63 @@
+"""Checkpoints: the config goes in with the weights, and comes out without running anybody's code."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from engine.errors import UserError, nearest, one_line
+
+
+class RecordConfig(L.Callback):
+    """Writes the plain config and the chosen options into every checkpoint."""
+
+    def __init__(self, config: dict[str, Any], choices: dict[str, Any]):
+        self.record = {"config": config, "choices": {k: v for k, v in choices.items() if not k.startswith("hydra/")}}
+
+    def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["runner"] = self.record
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's contents, tensors and plain values only.
+
+    Raises:
+        UserError: no such file, not a checkpoint, or not one of runner's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"ckpt={path}: no such file; {beside(path)}")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a torn, foreign or malicious file fails in many ways, none of which runs its code
+        raise UserError(f"ckpt={path}: not a readable checkpoint ({one_line(error)[:120]})") from error
+    if not isinstance(contents, dict) or "runner" not in contents or "state_dict" not in contents:
+        raise UserError(f"ckpt={path}: not a checkpoint of runner (it holds no config)")
+    return contents
+
+
+def beside(path: Path) -> str:
+    """The checkpoints that stand where the missing one was looked for."""
+    folder = path if path.is_dir() else path.parent
+    found = [str(p) for p in folder.glob("*.ckpt")] if folder.is_dir() else []
+    return nearest(str(path), found) if found else f"there is no .ckpt file in {folder}"
+
+
+def load_weights(task: torch.nn.Module, contents: dict[str, Any], path: str | Path) -> None:
+    """Loads a checkpoint's weights.
+
+    Raises:
+        UserError: the checkpoint belongs to another model or another size of it; names the first difference.
+    """
+    theirs, ours = contents["state_dict"], task.state_dict()
+    for name in sorted(theirs.keys() | ours.keys()):
+        if name not in theirs or name not in ours:
+            owner = "the checkpoint" if name in theirs else "this model"
+            raise UserError(f"ckpt={path}: checkpoint of another model: only {owner} has {name.removeprefix('model.')}")
+        if theirs[name].shape != ours[name].shape:
+            there, here = tuple(theirs[name].shape), tuple(ours[name].shape)
+            raise UserError(
+                f"ckpt={path}: {name.removeprefix('model.')} has shape {there} there and {here} in this config"
+            )
+    task.load_state_dict(theirs)

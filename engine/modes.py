@@ -1,0 +1,21 @@
+"""The modes of the command: `mode=<name>` and the function that runs it."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from engine.run import Run
+
+MODES = {
+    "fit": "train, validate, and test with the best checkpoint",
+    "test": "score a checkpoint on the test split: ckpt=",
+    "predict": "forecast from your own file: ckpt= input= output=",
+    "describe": "parameters, FLOPs, activation memory and kernels, without data",
+    "claim": "run a preset and its baseline on the same seeds: does the paper's claim hold?",
+    "catalog": "every preset with its task, claim and published rows",
+}
+
+
+def load(mode: str) -> Callable[[Run], Any]:
+    """The mode's function, `engine.<mode>.<mode>`, imported only now."""
+    return getattr(importlib.import_module(f"engine.{mode}"), mode)

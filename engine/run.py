@@ -1,0 +1,55 @@
+"""One run: its config, directory and names, handed to every mode."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger("runner")
+
+
+@dataclass
+class Run:
+    """What a mode is given.
+
+    Args:
+        cfg: the composed config, without the `hydra` block.
+        dir: the run directory; made when the first file is written.
+        choices: the chosen option of every group: `{"model": "itransformer", ...}`.
+        fingerprint: see `engine.fingerprint`.
+        overrides: the command line's overrides, groups included.
+        sweep: the sweep's name, or None for a single run.
+    """
+
+    cfg: DictConfig
+    dir: Path
+    choices: dict[str, Any]
+    fingerprint: str
+    overrides: list[str] = field(default_factory=list)
+    sweep: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved config as plain Python values."""
+        return OmegaConf.to_container(self.cfg, resolve=True)
+
+    def open(self) -> None:
+        """Starts the directory: `config.yaml` and `run.log`."""
+        self.dir.mkdir(parents=True, exist_ok=True)
+        (self.dir / "config.yaml").write_text(OmegaConf.to_yaml(self.cfg, resolve=True))
+        handler = logging.FileHandler(self.dir / "run.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        self._handler = handler
+
+    def close(self) -> None:
+        """Ends `run.log`; leaves no directory behind where nothing was written."""
+        handler = self.__dict__.pop("_handler", None)
+        if handler:
+            log.removeHandler(handler)
+            handler.close()
+        path = self.dir
+        while path.is_dir() and not any(path.iterdir()) and path != Path.cwd() and path != path.parent:
+            path.rmdir()
+            path = path.parent

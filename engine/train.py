@@ -1,0 +1,80 @@
+"""The Lightning trainer of a run, and what is counted about its model."""
+
+import logging
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.warnings import PossibleUserWarning
+from torch import nn
+
+from engine.callbacks import History, ProgressBar, StopOnDivergence
+from engine.errors import user_errors
+from engine.run import Run, log
+
+
+def make_trainer(
+    run: Run, config: dict[str, Any], task: L.LightningModule, data: L.LightningDataModule, loggers: list
+) -> L.Trainer:
+    """A Trainer with this project's callbacks; `trainer.*` are Lightning's own names, `patience` apart."""
+    quiet()
+    settings = dict(config["trainer"])
+    patience = settings.pop("patience")
+    every = settings["log_every_n_steps"]
+    checkpoint = ModelCheckpoint(
+        run.dir,
+        "best",
+        task.monitor,
+        mode=task.direction,
+        save_last=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
+    callbacks = [
+        StopOnDivergence(every),
+        History(run.dir / "metrics.csv", every),
+        ProgressBar(task.monitor),
+        checkpoint,
+    ]
+    if patience is not None:
+        callbacks.append(EarlyStopping(task.monitor, mode=task.direction, patience=patience, check_finite=True))
+    warn_of_slow_precision(settings)
+    with user_errors():
+        return L.Trainer(
+            **(settings | validation_interval(settings, data)),
+            callbacks=callbacks,
+            logger=loggers or False,
+            default_root_dir=run.dir,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+
+def validation_interval(settings: dict[str, Any], data: L.LightningDataModule) -> dict[str, int]:
+    """A run that ends within its first epoch (`max_steps`) is still validated once, at its end."""
+    steps = settings["max_steps"] * settings["accumulate_grad_batches"]
+    return {"val_check_interval": steps} if 0 < steps < len(data.train_dataloader()) else {}
+
+
+def warn_of_slow_precision(settings: dict[str, Any]) -> None:
+    """bf16 on a CPU without hardware for it is 7 to 10 times slower than fp32."""
+    on_cpu = settings["accelerator"] == "cpu" or not torch.cuda.is_available()
+    if str(settings["precision"]).startswith("bf16") and on_cpu and not torch.cpu._is_avx512_bf16_supported():
+        log.warning("trainer.precision=bf16 is 7 to 10 times slower than 32-true on this CPU")
+
+
+def quiet() -> None:
+    """Lightning's banners say nothing that a run of ours does not say."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)  # "more workers": windows are gathered in memory
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Parameter counts: total and trainable."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {"total": sum(n for n, _ in counts), "trainable": sum(n for n, trainable in counts if trainable)}

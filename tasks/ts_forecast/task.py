@@ -1,0 +1,144 @@
+"""Time-series forecasting: loss, metrics, baselines, figures and forecasts of files, around any forecaster.
+
+A forecaster maps x (B, L, N) and the optional time features of the past (B, L, T) and of the horizon (B, H, T) to (B, H, N).
+Shapes: B batch, L look-back, H horizon, N variates, T time features.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tasks.schedules import Schedule, constant
+from tasks.task import Optimizer, Task
+from tasks.ts_forecast.metrics import ForecastErrors
+
+LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
+Batch = dict[str, Tensor]
+
+
+class Forecast(Task):
+    """Direct multi-step forecasting of scaled values.
+
+    Args:
+        model: the forecaster.
+        loss: `mse`, `mae` or `huber`.
+        train_variates: share of the variates that training sees, or None for all; validation and test always have all.
+        resample_variates: draw that share anew for every step (efficient training), or always take the first ones (unseen variates).
+        baselines: forecasters without parameters, scored on the test split beside the model.
+
+    Raises:
+        ValueError: unknown loss; a share outside (0, 1]; a share below 1 with a model that is tied to its variates.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        schedule: Schedule = constant,
+        loss: str = "mse",
+        train_variates: float | None = None,
+        resample_variates: bool = True,
+        baselines: dict[str, nn.Module] | None = None,
+        monitor: str = "val/mse",
+        direction: str = "min",
+    ):
+        super().__init__(model, optimizer, schedule, monitor, direction)
+        if loss not in LOSSES:
+            raise ValueError(f"task.loss={loss!r}: choose from {', '.join(LOSSES)}")
+        if train_variates is not None and not 0 < train_variates <= 1:
+            raise ValueError(f"task.train_variates={train_variates}: choose a share in (0, 1], or null for all")
+        if train_variates is not None and not getattr(model, "any_variates", False):
+            raise ValueError(
+                f"task.train_variates={train_variates}: {type(model).__name__} is built for one number of variates; "
+                "leave it null, or choose a model that takes any (model=itransformer)"
+            )
+        self.loss = LOSSES[loss]
+        self.train_variates = train_variates
+        self.resample_variates = resample_variates
+        self.baselines = nn.ModuleDict(baselines or {})
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, H, N) scaled forecasts of a batch."""
+        return self.model(batch["x"], batch.get("marks"), batch.get("future_marks"))
+
+    def setup(self, stage: str) -> None:
+        """Metrics of the data at hand: its number of variates and its scale."""
+        data = self.trainer.datamodule
+        shape = (data.horizon, len(data.columns))
+        self.val_errors = ForecastErrors(*shape)
+        scale = {"mean": data.mean, "std": data.std, "naive_scale": data.naive_scale}
+        self.test_errors = nn.ModuleDict({name: ForecastErrors(*shape, **scale) for name in ("model", *self.baselines)})
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """The loss of one batch."""
+        if self.train_variates is not None:
+            batch = self.some_variates(batch)
+        return self.loss(self(batch), batch["y"])
+
+    def some_variates(self, batch: Batch) -> Batch:
+        """The batch with `train_variates` of its variates."""
+        variates = batch["x"].shape[-1]
+        count = max(1, round(self.train_variates * variates))
+        order = torch.randperm(variates) if self.resample_variates else torch.arange(variates)
+        chosen = order[:count].to(batch["x"].device)
+        return batch | {"x": batch["x"][..., chosen], "y": batch["y"][..., chosen]}
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Adds a batch to the validation errors."""
+        self.val_errors.update(self(batch), batch["y"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val/mse` and `val/mae`."""
+        self.log_dict({f"val/{name}": value for name, value in self.val_errors.compute().items()})
+        self.val_errors.reset()
+
+    def test_step(self, batch: Batch, _: int) -> None:
+        """Adds a batch to the test errors of the model and of every baseline."""
+        self.test_errors["model"].update(self(batch), batch["y"])
+        for name, baseline in self.baselines.items():
+            self.test_errors[name].update(baseline(batch["x"]), batch["y"])
+
+    def on_test_epoch_end(self) -> None:
+        """Logs `test/*`; keeps the baselines' metrics and the details for results.json."""
+        scores = {
+            name: {f"test/{metric}": value for metric, value in errors.compute().items()}
+            for name, errors in self.test_errors.items()
+        }
+        self.log_dict(scores.pop("model"))
+        self.baseline_metrics = {name: {k: float(v) for k, v in rows.items()} for name, rows in scores.items()}
+        self.details = self.test_errors["model"].details() | {"variates": list(self.trainer.datamodule.columns)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The scale of the data goes with the weights: forecasts of new files need no training data."""
+        data = self.trainer.datamodule
+        checkpoint["scale"] = {"mean": data.mean, "std": data.std, "columns": list(data.columns)}
+
+    @staticmethod
+    def example_inputs(data: dict[str, Any], batch: int, device: torch.device) -> tuple[Tensor, ...]:
+        """x, marks and future marks as the data config states them."""
+        x = torch.empty(batch, data["lookback"], data["variates"], device=device)
+        if not data["marks"]:
+            return (x,)
+        return x, *(torch.empty(batch, data[span], data["marks"], device=device) for span in ("lookback", "horizon"))
+
+    def figures(self) -> Iterator[tuple[str, Any]]:
+        """Forecasts against truth; attention between tokens where the model has attention."""
+        from tasks.ts_forecast import figures
+
+        return figures.draw(self)
+
+    def predictions(self) -> tuple[list[str], list[list[Any]]]:
+        """Forecast and truth of the last test window, every variate, original units."""
+        from tasks.ts_forecast import figures
+
+        return figures.table(self)
+
+    def predict_file(self, data: dict[str, Any], source: Path, target: Path) -> str:
+        """Forecasts the steps that follow the last look-back rows of a CSV; see `tasks.ts_forecast.predict`."""
+        from tasks.ts_forecast.predict import predict_file
+
+        return predict_file(self, data, source, target)
