@@ -1,0 +1,141 @@
+"""What the data of every task shares: batches of indices in a seeded order, loaders that can resume, the data module's base.
+
+Notable: a dataset gathers a whole batch from a tensor of indices (no per-sample Python, no collate); the order of epoch e is
+a function of (seed, e) alone; a loader's position is part of Lightning's checkpoint, so a killed run goes on at the next batch.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+
+class BatchDataset(Protocol):
+    """A dataset read batch-wise: `ds[index]` with index (B,) int64 gives a batch of whole tensors."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> dict[str, Tensor]: ...
+
+
+def choose(name: str, value: object, allowed: Sequence) -> None:
+    """ValueError with the allowed values unless `value` is one of them."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(str, allowed))}")
+
+
+def at_least(name: str, value: object, least: int) -> None:
+    """ValueError unless `value` is an integer >= least."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r}: give an integer of at least {least}")
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """(count,) int64: the permutation of epoch `epoch`, a function of count, seed and epoch alone."""
+    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.randperm(count, generator=generator)
+
+
+class IndexBatches(Sampler[Tensor]):
+    """Yields index tensors (B,) int64: shuffled by (seed, epoch), or in order.
+
+    `drop_last` drops a partial last batch if at least one full batch exists. Under torch.distributed each rank gets every
+    world-size-th batch (when shuffling, the same number on each). `position` counts the batches this epoch has given.
+    """
+
+    def __init__(self, count: int, batch_size: int, shuffle: bool = False, drop_last: bool = False, seed: int = 0):
+        at_least("data.batch_size", batch_size, 1)
+        self.count, self.batch_size, self.shuffle, self.drop_last, self.seed = (
+            count,
+            batch_size,
+            shuffle,
+            drop_last,
+            seed,
+        )
+        self.epoch, self.position = 0, 0
+        self._resume: tuple[int, int] | None = None  # (epoch, batches already given): used up by that epoch's iteration
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._resume = (state["epoch"], state["position"])
+
+    def __len__(self) -> int:
+        rank, world = _rank_and_world()
+        batches = self._all_batches()
+        return batches // world if self.shuffle else len(range(rank, batches, world))
+
+    def _all_batches(self) -> int:
+        full, rest = divmod(self.count, self.batch_size)
+        return full if rest == 0 or (self.drop_last and full) else full + 1
+
+    def __iter__(self) -> Iterator[Tensor]:  # a generator: the epoch is read when the first batch is asked for
+        order = epoch_order(self.count, self.seed, self.epoch) if self.shuffle else torch.arange(self.count)
+        rank, world = _rank_and_world()
+        mine = list(order.split(self.batch_size))[: self._all_batches()][rank::world][: len(self)]
+        start = self._resume[1] if self._resume is not None and self._resume[0] == self.epoch else 0
+        self._resume = None
+        for self.position in range(start + 1, len(mine) + 1):
+            yield mine[self.position - 1]
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader over a BatchDataset whose position Lightning saves and restores (`state_dict`, `load_state_dict`)."""
+
+    def __init__(self, dataset: BatchDataset, batches: IndexBatches, pin_memory: bool = False):
+        super().__init__(dataset, sampler=batches, batch_size=None, pin_memory=pin_memory)
+
+    def state_dict(self) -> dict[str, int]:
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.sampler.load_state_dict(state)
+
+
+class TaskData(LightningDataModule):
+    """Base of every task's data module: `setup` of the subclass sets `train`, `val` and `test` (BatchDatasets).
+
+    Training is shuffled by (seed, epoch) and drops a partial last batch if there is a full one; validation and test never
+    drop anything (unless `drop_last_test`, which exists to reproduce old tables).
+    """
+
+    train: BatchDataset
+    val: BatchDataset
+    test: BatchDataset
+
+    def __init__(self, batch_size: int, seed: int = 0, drop_last_test: bool = False):
+        super().__init__()
+        at_least("data.batch_size", batch_size, 1)
+        self.batch_size, self.seed, self.drop_last_test = batch_size, seed, drop_last_test
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader(self.train, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader(self.val)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader(self.test, drop_last=self.drop_last_test)
+
+    def predict_dataloader(self) -> BatchLoader:
+        return self._loader(self.test)
+
+    def _loader(self, dataset: BatchDataset, shuffle: bool = False, drop_last: bool = False) -> BatchLoader:
+        batches = IndexBatches(len(dataset), self.batch_size, shuffle, drop_last, self.seed)
+        return BatchLoader(dataset, batches, pin_memory=torch.cuda.is_available())
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
