@@ -5,13 +5,13 @@ import inspect
 from functools import partial
 from typing import Any
 
-import kernels
 import lightning as L
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
+import kernels
 from engine.check import split_overrides
 from engine.errors import UserError, user_errors
 from engine.run import Run, log
@@ -75,7 +75,7 @@ def make(config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
 def build_model(run: Run, config: dict[str, Any]) -> nn.Module:
     """The model with its methods applied. Call inside `with torch.device("meta")` for a model without memory.
 
-    Arguments that a preset sets for its own model are left out when the command line chooses another model that does not know them.
+    Arguments that a preset sets for its own model are left out when the command line chooses a model without them.
     """
     model_config = dict(config["model"])
     known = inspect.signature(target_of(model_config)).parameters

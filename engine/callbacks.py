@@ -83,7 +83,7 @@ class History(L.Callback):
 class StopOnDivergence(L.Callback):
     """Raises Diverged as soon as a training loss is not finite: before it can reach a checkpoint.
 
-    On the CPU every step is looked at; on an accelerator, where that would wait for the device, every `every` steps and at validation.
+    On the CPU every step is looked at; on an accelerator, where a look waits for the device, every `every` steps.
     """
 
     def __init__(self, every: int):
@@ -121,7 +121,7 @@ class StopOnDivergence(L.Callback):
 
 
 class ProgressBar(L.Callback):
-    """One bar over the whole training with loss, validation metric and time left; a line per validation where there is no terminal."""
+    """One bar over the whole training: loss, metric, time left. Without a terminal: a line per validation."""
 
     def __init__(self, monitor: str):
         self.monitor = monitor
@@ -165,9 +165,8 @@ class ProgressBar(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         score = trainer.callback_metrics.get(self.monitor)
         if self.bar is None and trainer.state.fn == "fit" and score is not None:
-            log.info(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}  {self.monitor} {score:.4f}"
-            )
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            log.info(f"{epoch}, step {trainer.global_step}: {self.monitor} {score:.4f}")
 
     def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.close()

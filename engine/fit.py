@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import kernels
 import lightning as L
 import torch
 
+import kernels
 from engine import figures, tracking
 from engine.build import build_data, build_task, complete
 from engine.callbacks import History

@@ -3,10 +3,11 @@
 import copy
 from typing import Any
 
-import kernels
 import lightning as L
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+import kernels
 
 
 def count_flops(task: L.LightningModule, data: dict[str, Any], batch: int = 1) -> int:

@@ -64,6 +64,6 @@ def help_text() -> str:
     lines += [
         "",
         "Every key and its value: runner --cfg job    Where a run goes: hydra.run.dir=...    A sweep: -m",
-        'Tab completion: eval "$(runner --shell-completion install=bash)" (or zsh, fish)    Hydra\'s own help: --hydra-help',
+        'Tab completion: eval "$(runner --shell-completion install=bash)" (zsh, fish)    Hydra\'s help: --hydra-help',
     ]
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from engine.check import check
 from engine.errors import UserError, one_line
 from engine.fingerprint import digest, fingerprint
 from engine.modes import load
-from engine.resolvers import finished
+from engine.resolvers import finished, option
 from engine.results import read_results
 from engine.run import Run, log
 
@@ -33,7 +33,7 @@ def launch(cfg: DictConfig) -> float | None:
     run = Run(
         cfg=cfg,
         dir=Path(hydra.runtime.output_dir),
-        choices=dict(hydra.runtime.choices),
+        choices={group: option(group, choice) for group, choice in hydra.runtime.choices.items()},
         fingerprint=fingerprint(cfg),
         overrides=overrides,
         sweep=os.environ.get("RUNNER_SWEEP", digest(sys.argv[1:])) if sweeping else None,

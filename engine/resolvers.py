@@ -6,11 +6,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from engine import CONF
 from engine.fingerprint import fingerprint
 
 
 def at(key: Any, table: Any) -> Any:
-    """`${at:${data.horizon},{96: 256, 336: 512}}`: the key's entry; of the nearest listed number where the key is not listed."""
+    """`${at:${data.horizon},{96: 256, 336: 512}}`: the key's entry, or the nearest number's."""
     if key in table:
         return table[key]
     numbers = [k for k in table if isinstance(k, int | float)]
@@ -21,7 +22,14 @@ def at(key: Any, table: Any) -> Any:
 
 def run_name(*, _root_: DictConfig) -> str:
     """`<model>-<fingerprint>`: names a run's directory."""
-    return f"{_root_.hydra.runtime.choices.model}-{fingerprint(_root_)}"
+    return f"{option('model', _root_.hydra.runtime.choices.model)}-{fingerprint(_root_)}"
+
+
+def option(group: str, choice: str) -> str:
+    """The option that a choice stands for: `model=ts_forecast`, a task's default, is an alias of its first entry."""
+    if group == "task" or not (CONF / "task" / f"{choice}.yaml").exists():
+        return choice
+    return OmegaConf.load(CONF / group / f"{choice}.yaml").defaults[0]
 
 
 def run_dir(base: str, *, _root_: DictConfig) -> str:

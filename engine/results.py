@@ -105,8 +105,8 @@ def closing_table(run: Run, results: dict[str, Any]) -> None:
         console.print(f"not the published set-up: {', '.join(figures['changed'])}")
     seconds = results["seconds"]
     console.print(
-        f"{results['params']['total']:,} parameters, {seconds['train']:.0f} s of training, {results['peak_memory_mb']:.0f} MB; "
-        f"everything in {run.dir}",
+        f"{results['params']['total']:,} parameters, {seconds['train']:.0f} s of training, "
+        f"{results['peak_memory_mb']:.0f} MB; everything in {run.dir}",
         highlight=False,
         soft_wrap=True,
     )

@@ -47,7 +47,7 @@ def make_loggers(run: Run, task: L.LightningModule) -> list[WandbLogger]:
 def finish(
     run: Run, task: L.LightningModule, loggers: list[WandbLogger], results: dict[str, Any], best: Path | None
 ) -> None:
-    """Figures as media, the predictions as a table, the checkpoint and results as artifacts, the summary; closes the W&B run."""
+    """Figures as media, predictions and checkpoint as artifacts, the summary; closes the W&B run."""
     if not loggers:
         return
     import wandb

@@ -118,6 +118,11 @@ class TaskData(LightningDataModule):
         at_least("data.batch_size", batch_size, 1)
         self.batch_size, self.seed, self.drop_last_test = batch_size, seed, drop_last_test
 
+    @staticmethod
+    def complete(config: dict) -> dict:
+        """The data config with what it leaves open (null) filled in from the data; nothing is open by default."""
+        return config
+
     def train_dataloader(self) -> BatchLoader:
         return self._loader(self.train, shuffle=True, drop_last=True)
 

@@ -15,14 +15,16 @@ def constant(optimizer: Optimizer, *, steps_per_epoch: int, max_steps: int) -> N
 
 
 def halving(optimizer: Optimizer, *, steps_per_epoch: int, max_steps: int) -> dict[str, Any]:
-    """Epochs 1 and 2 at the full rate, then half of it each epoch ("type1" of the LTSF papers): lr * 0.5^max(0, e - 2), e from 1."""
+    """Epochs 1 and 2 at the full rate, then half of it each epoch: "type1" of the LTSF papers (arXiv 2205.13504)."""
     return {"scheduler": LambdaLR(optimizer, lambda epoch: 0.5 ** max(0, epoch - 1)), "interval": "epoch"}
 
 
 def cosine(
     optimizer: Optimizer, *, steps_per_epoch: int, max_steps: int, warmup_fraction: float = 0.0, final: float = 0.0
 ) -> dict[str, Any]:
-    """Linear warm-up over `warmup_fraction` of all steps, then half a cosine down to `final` times the rate (SGDR, arXiv 1608.03983).
+    """Linear warm-up over `warmup_fraction` of all steps, then half a cosine down to `final` times the rate.
+
+    SGDR, arXiv 1608.03983, equation 5, without restarts.
 
     Raises:
         ValueError: `warmup_fraction` outside [0, 1).

@@ -73,5 +73,5 @@ class Task(L.LightningModule):
         return [], []
 
     def predict_file(self, data: dict[str, Any], source: Path, target: Path) -> str:
-        """Reads `source`, predicts with the trained model, writes `target`; returns one line that says what was written."""
+        """Reads `source`, predicts with the trained model, writes `target`; returns a line that says what it wrote."""
         raise NotImplementedError

@@ -111,6 +111,11 @@ class ForecastData(TaskData):
         }
         self._ready = False
 
+    @staticmethod
+    def complete(config: dict) -> dict:
+        """Counts the user's own columns where the config does not state them; see `readers.complete`."""
+        return readers.complete(config)
+
     def prepare_data(self) -> None:
         """Finds the file, or downloads it into the cache folder (in one process only)."""
         sources.locate(self._reading)

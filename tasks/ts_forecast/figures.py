@@ -83,7 +83,7 @@ def attention(maps: list[Tensor], columns: list[str]) -> "Figure":
 
 
 class AttentionWeights:
-    """Inside the `with` block, gathers the weights (B, heads, T, S) of every module that has a `weights` method, in order of use."""
+    """In its `with` block, gathers the weights (B, heads, T, S) of every module that has them, in order of use."""
 
     def __init__(self, model: nn.Module):
         self.model = model

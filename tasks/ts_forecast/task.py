@@ -1,6 +1,6 @@
 """Time-series forecasting: loss, metrics, baselines, figures and forecasts of files, around any forecaster.
 
-A forecaster maps x (B, L, N) and the optional time features of the past (B, L, T) and of the horizon (B, H, T) to (B, H, N).
+A forecaster maps x (B, L, N) and, optionally, time features of past (B, L, T) and horizon (B, H, T) to (B, H, N).
 Shapes: B batch, L look-back, H horizon, N variates, T time features.
 """
 
@@ -27,7 +27,7 @@ class Forecast(Task):
         model: the forecaster.
         loss: `mse`, `mae` or `huber`.
         train_variates: share of the variates that training sees, or None for all; validation and test always have all.
-        resample_variates: draw that share anew for every step (efficient training), or always take the first ones (unseen variates).
+        resample_variates: draw that share anew every step (efficient training), or take the first ones (unseen ones).
         baselines: forecasters without parameters, scored on the test split beside the model.
 
     Raises:
