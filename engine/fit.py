@@ -44,9 +44,9 @@ def fit(run: Run) -> float | None:
     try:
         write_results(run, "running", **facts)
         best = train(trainer, task, data, run.dir)
-        score = trainer.checkpoint_callback.best_model_score
-        objective = None if score is None else float(score)
-        metrics = ({} if objective is None else {task.monitor: objective}) | test_metrics(trainer, task, data)
+        best_score = trainer.checkpoint_callback.best_model_score
+        objective = None if best_score is None else float(best_score)
+        metrics = ({} if objective is None else {task.monitor: objective}) | score(trainer, task, data)
         drawn = figures.save(run.dir / "figures", task, history)
     except BaseException as error:
         status = (
@@ -100,7 +100,7 @@ def train(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModu
     return best
 
 
-def test_metrics(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> dict[str, float]:
+def score(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> dict[str, float]:
     """Every `test/` metric of the task's present weights."""
     trainer.test(task, datamodule=data, verbose=False)
     return {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}

@@ -1,10 +1,10 @@
 """The selective scan in few, large torch operations, with its own backward.
 
 Tokens are taken in blocks, one after the other, so that the states in memory stay few: forward keeps only the state at
-the start of each block and backward computes the others again. Within a block of W tokens the recurrence takes W steps or,
-where a step is too small to be worth a call, is cut into pieces that advance together: first each piece's last state
-from zero, then the carries from piece to piece, then all states. Decays are only ever products of exp(delta A) <= 1,
-so that long sequences neither overflow nor divide by zero.
+the start of each block and backward computes the others again (unless one block is all there is). Within a block of W tokens
+the recurrence takes W steps or, where a step is too small to be worth a call, is cut into pieces that advance together:
+first each piece's last state from zero, then the carries from piece to piece, then all states. Decays are only ever
+products of exp(delta A) <= 1, so that long sequences neither overflow nor divide by zero.
 
 Shapes: B batch, T tokens, C channels, n states, W tokens of a block, P pieces; states are (B, W, n, C).
 """
@@ -42,46 +42,56 @@ def selective_scan(
 
 
 class _Scan(torch.autograd.Function):
+    """(u, delta, A, B, C) -> y without D and z, in one dtype. Large tensors are reused in place: to allocate is slow."""
+
     @staticmethod
     def forward(ctx, u, delta, A, B, C):
-        A_nC = A.t().contiguous()
+        A = A.t().contiguous()
         w = delta * u
-        starts, outputs, carry = [], [], None
         spans = _spans(u, A)
+        y, starts, carry = torch.empty_like(u), [], None
         for span in spans:
-            a, s = _states(delta[:, span], w[:, span], A_nC, B[:, span], carry)
+            a, s = _states(delta[:, span], w[:, span], A, B[:, span], carry)
+            _sum_n(s, C[:, span, :, None], out=y[:, span])
             starts.append(carry)
-            outputs.append((s * C[:, span, :, None]).sum(2))
-            carry = s[:, -1].clone() if len(spans) > 1 else None
-        ctx.spans = spans
-        ctx.kept = len(spans) == 1
-        ctx.save_for_backward(u, delta, A_nC, B, C, w, *((a, s) if ctx.kept else starts))
-        return outputs[0] if ctx.kept else torch.cat(outputs, dim=1)
+            carry = s[:, -1].clone()
+        ctx.spans, ctx.kept = spans, len(spans) == 1
+        ctx.save_for_backward(u, delta, A, B, C, w, *((a, s) if ctx.kept else starts))
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gy):
         u, delta, A, B, C, w, *rest = ctx.saved_tensors
         starts = [None] if ctx.kept else rest
-        g_delta, g_w, g_B, g_C = torch.empty_like(u), torch.empty_like(u), torch.empty_like(B), torch.empty_like(C)
+        g_w, g_delta, g_B, g_C = (torch.empty_like(x) for x in (w, delta, B, C))
         g_A, carry = torch.zeros_like(A), None
         for span, start in zip(reversed(ctx.spans), reversed(starts), strict=True):
-            d, gy_ = delta[:, span, None], gy[:, span, None]
+            gy_ = gy[:, span, None]
             a, s = rest if ctx.kept else _states(delta[:, span], w[:, span], A, B[:, span], start)
-            g = gy_ * C[:, span, :, None]  # the gradient of s_t, so far from y_t alone
+            x = s * gy_
+            torch.sum(x, -1, out=g_C[:, span])
+            g = torch.mul(gy_, C[:, span, :, None], out=x)  # the gradient of s_t, so far from y_t alone
             r = _scan_(a, a * g, carry, delta[:, span], A, reverse=True)  # r_t = a_t g_t, the gradient on to s_(t-1)
             g[:, :-1] += r[:, 1:]
             if carry is not None:
                 g[:, -1] += carry
             carry = r[:, 0].clone()
-            r[:, 1:] *= s[:, :-1]  # r is now the gradient of delta_t A
+            _sum_n(g, B[:, span, :, None], out=g_w[:, span])
+            torch.sum(g.mul_(w[:, span, None]), -1, out=g_B[:, span])
+            r[:, 1:] *= s[:, :-1]  # r becomes the gradient of delta_t A
             r[:, 0] = 0 if start is None else r[:, 0] * start
-            g_C[:, span] = (s * gy_).sum(-1)
-            g_B[:, span] = (g * w[:, span, None]).sum(-1)
-            g_w[:, span] = (g * B[:, span, :, None]).sum(2)
-            g_delta[:, span] = (r * A).sum(2)
-            g_A += (r * d).sum((0, 1))
+            _sum_n(r, A, out=g_delta[:, span])
+            g_A += r.mul_(delta[:, span, None]).sum((0, 1))
         return g_w * delta, torch.addcmul(g_delta, g_w, u), g_A.t(), g_B, g_C
+
+
+def _sum_n(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """out = sum over the states of x * weight, (B, W, n, C) -> (B, W, C); weight is (n, C) or (B, W, n, 1)."""
+    terms = list(zip(x.unbind(-2), weight.unbind(-2), strict=True))
+    torch.mul(*terms[0], out=out)
+    for term in terms[1:]:
+        out.addcmul_(*term)
 
 
 def _spans(u: Tensor, A: Tensor) -> list[slice]:

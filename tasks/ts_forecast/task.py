@@ -117,6 +117,10 @@ class Forecast(Task):
         data = self.trainer.datamodule
         checkpoint["scale"] = {"mean": data.mean, "std": data.std, "columns": list(data.columns)}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the training data's scale out of a checkpoint: mean and std (N,), and the names of the N columns."""
+        self.scale = checkpoint["scale"]
+
     @staticmethod
     def example_inputs(data: dict[str, Any], batch: int, device: torch.device) -> tuple[Tensor, ...]:
         """x, marks and future marks as the data config states them."""

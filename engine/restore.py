@@ -1,0 +1,39 @@
+"""A checkpoint's config, with the command line's overrides on top."""
+
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+
+from engine.build import check_targets
+from engine.check import split_overrides
+from engine.errors import UserError
+from engine.run import Run
+
+COMMAND = ("mode", "ckpt", "input", "output", "debug", "seed")
+"""Keys that belong to this command, not to the run that made the checkpoint."""
+
+
+def restore(run: Run, contents: dict[str, Any]) -> None:
+    """Replaces the run's config by the checkpoint's; groups and values that the command line names win.
+
+    Raises:
+        UserError: the command names another model than the checkpoint's, or the checkpoint's config names a target
+            outside this project, torch and lightning.
+    """
+    recorded, choices = contents["runner"]["config"], contents["runner"]["choices"]
+    check_targets(recorded)
+    named = {o.lstrip("+").split("=")[0] for o in run.overrides}
+    if named & {"model", "model/mixer", "preset"} and run.cfg.model._target_ != recorded["model"]["_target_"]:
+        raise UserError(
+            f"ckpt={run.cfg.ckpt}: checkpoint of another model: it holds {choices['model']}, "
+            f"the command names {run.choices['model']}; leave model= out"
+        )
+    cfg = OmegaConf.create(recorded)
+    with open_dict(cfg):
+        for group in ("data", "kernel", "trainer", "logger"):
+            if group in named:
+                cfg[group] = OmegaConf.to_container(run.cfg[group], resolve=True)
+                choices = choices | {group: run.choices[group]}
+        for key in (*split_overrides(run.overrides)[1], *COMMAND):
+            OmegaConf.update(cfg, key, OmegaConf.select(run.cfg, key))
+    run.cfg, run.choices = cfg, run.choices | choices
