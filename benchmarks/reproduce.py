@@ -1,0 +1,87 @@
+"""Published rows on real data, ours beside the paper's: `python benchmarks/reproduce.py` (or `make reproductions`).
+
+Every row is an ordinary run, `runner <row> seed=<s>`; finished ones are used again, so a stopped call goes on where it was.
+Writes benchmarks/reproductions.md.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+
+HERE = Path(__file__).resolve().parent
+ROWS = [
+    "preset=ltsf_linear/etth1 model=dlinear data.horizon=96",
+    "preset=ltsf_linear/etth1 model=dlinear data.horizon=192",
+    "preset=ltsf_linear/exchange model=dlinear data.horizon=96",
+    "preset=itransformer/etth1 data.horizon=96",
+    "preset=itransformer/etth1 data.horizon=192",
+    "preset=itransformer/etth2 data.horizon=96",
+    "preset=itransformer/etth2 data.horizon=192",
+    "preset=s_mamba/etth1 data.horizon=96",
+    "preset=s_mamba/exchange data.horizon=96",
+    "preset=itransformer/ettm1 data.horizon=96",
+]
+SEEDS = (0, 1, 2)
+
+
+def run(row: str, seed: int, folder: Path) -> dict:
+    """One finished run's results, made now or before."""
+    path = folder / f"{row.replace('preset=', '').replace('/', '-').replace(' ', '_')}_seed={seed}"
+    results = path / "results.json"
+    if not results.exists() or json.loads(results.read_text())["status"] != "done":
+        command = [str(Path(sys.executable).with_name("runner")), *row.split(), f"seed={seed}", "logger=none"]
+        call = subprocess.run([*command, f"hydra.run.dir={path}"], capture_output=True, text=True)
+        if call.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{call.stderr[-2000:]}")
+    return json.loads(results.read_text())
+
+
+def line(row: str, runs: list[dict]) -> str:
+    """One row of the table: mean and spread over the seeds, the published figure, the relative difference."""
+    published = runs[0]["published"]
+    cells = [f"`{row}`"]
+    for metric in ("test/mse", "test/mae"):
+        ours = [r["metrics"][metric] for r in runs]
+        gap = 100 * (mean(ours) / published[metric] - 1)
+        cells += [f"{mean(ours):.4f} ± {stdev(ours):.4f}", f"{published[metric]:.3f}", f"{gap:+.1f} %"]
+    cells += [published["source"], f"{mean(r['seconds']['train'] for r in runs):.0f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Runs every row on every seed and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/reproductions"))
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pairs = list(product(ROWS, SEEDS))
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        results = list(pool.map(lambda pair: run(*pair, arguments.folder), pairs))
+    runs = {row: [r for (other, _), r in zip(pairs, results, strict=True) if other == row] for row in ROWS}
+    versions = results[-1]["versions"]
+    head = "| command | MSE | paper | diff | MAE | paper | diff | source of the published figure | s |"
+    text = [
+        "# Published figures, reproduced",
+        "",
+        f"Made by `make reproductions` on {date.today()}: torch {versions['torch']}, lightning {versions['lightning']}, "
+        f"CPU, {arguments.jobs} runs at a time with one thread each; seeds {', '.join(map(str, SEEDS))}, mean ± standard deviation. "
+        "Every test window counts. `s`: seconds of training.",
+        "",
+        head,
+        "| --- |" + " ---: |" * 6 + " --- | ---: |",
+        *(line(row, runs[row]) for row in ROWS),
+    ]
+    notes = HERE / "reproductions_notes.md"
+    (HERE / "reproductions.md").write_text("\n".join(text) + "\n" + (f"\n{notes.read_text()}" if notes.exists() else ""))
+
+
+if __name__ == "__main__":
+    main()
