@@ -33,7 +33,7 @@ SEEDS = (0, 1, 2)
 
 def run(row: str, seed: int, folder: Path) -> dict:
     """One finished run's results, made now or before."""
-    path = folder / f"{row.replace('preset=', '').replace('/', '-').replace(' ', '_')}_seed={seed}"
+    path = folder / f"{row.replace('preset=', '').replace('=', '-').replace('/', '-').replace(' ', '_')}_seed-{seed}"
     results = path / "results.json"
     if not results.exists() or json.loads(results.read_text())["status"] != "done":
         command = [str(Path(sys.executable).with_name("runner")), *row.split(), f"seed={seed}", "logger=none"]
