@@ -1,1 +1,1 @@
-"""One package per task (data, loss, metrics, figures, predict); data.py, task.py and sources.py hold what all of them share."""
+"""One package per task; data.py, task.py and sources.py hold what all of them share."""

@@ -1,7 +1,8 @@
-"""What the data of every task shares: batches of indices in a seeded order, loaders that can resume, the data module's base.
+"""What the data of every task shares: batches of indices in a seeded order, loaders that can resume, the base class.
 
-Notable: a dataset gathers a whole batch from a tensor of indices (no per-sample Python, no collate); the order of epoch e is
-a function of (seed, e) alone; a loader's position is part of Lightning's checkpoint, so a killed run goes on at the next batch.
+Notable: a dataset gathers a whole batch from a tensor of indices (no per-sample Python, no collate); the order of
+epoch e is a function of (seed, e) alone; a loader's position is part of Lightning's checkpoint, so a killed run goes on
+at the next batch.
 """
 
 import hashlib
@@ -44,8 +45,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 class IndexBatches(Sampler[Tensor]):
     """Yields index tensors (B,) int64: shuffled by (seed, epoch), or in order.
 
-    `drop_last` drops a partial last batch if at least one full batch exists. Under torch.distributed each rank gets every
-    world-size-th batch (when shuffling, the same number on each). `position` counts the batches this epoch has given.
+    `drop_last` drops a partial last batch if at least one full batch exists. Under torch.distributed each rank gets
+    every world-size-th batch (when shuffling, the same number on each). `position` counts the batches this epoch gave.
     """
 
     def __init__(self, count: int, batch_size: int, shuffle: bool = False, drop_last: bool = False, seed: int = 0):
@@ -90,7 +91,7 @@ class IndexBatches(Sampler[Tensor]):
 
 
 class BatchLoader(DataLoader):
-    """A DataLoader over a BatchDataset whose position Lightning saves and restores (`state_dict`, `load_state_dict`)."""
+    """A DataLoader over a BatchDataset; Lightning saves and restores its position (`state_dict`, `load_state_dict`)."""
 
     def __init__(self, dataset: BatchDataset, batches: IndexBatches, pin_memory: bool = False):
         super().__init__(dataset, sampler=batches, batch_size=None, pin_memory=pin_memory)
@@ -105,8 +106,8 @@ class BatchLoader(DataLoader):
 class TaskData(LightningDataModule):
     """Base of every task's data module: `setup` of the subclass sets `train`, `val` and `test` (BatchDatasets).
 
-    Training is shuffled by (seed, epoch) and drops a partial last batch if there is a full one; validation and test never
-    drop anything (unless `drop_last_test`, which exists to reproduce old tables).
+    Training is shuffled by (seed, epoch) and drops a partial last batch if there is a full one; validation and test
+    never drop anything (unless `drop_last_test`, which exists to reproduce old tables).
     """
 
     train: BatchDataset

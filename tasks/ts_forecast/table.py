@@ -1,5 +1,5 @@
-"""Reads a CSV file (plain or gzip; comma, semicolon or tab; UTF-8, else latin-1) into a Series, with one-line errors that
-name the file, the column and the line."""
+"""Reads a CSV file (plain or gzip; comma, semicolon or tab; UTF-8, else latin-1) into a Series, with one-line errors
+that name the file, the column and the line."""
 
 import csv
 import io
@@ -21,9 +21,9 @@ DATE_NAMES = ("date", "datetime", "timestamp", "time")
 def read(path: Path, columns: Sequence[str] | None = None, date_column: str | None = "auto") -> Series:
     """The numeric columns of a CSV file with a header.
 
-    columns: names to keep, in this order; None = every column that holds numbers (columns of text alone are left out with
-    a warning; text among numbers is an error). date_column: a name, None (the file has no dates) or 'auto' (a column
-    called date, datetime, timestamp or time; else the first text column that parses as dates).
+    columns: names to keep, in this order; None = every column that holds numbers (columns of text alone are left out
+    with a warning; text among numbers is an error). date_column: a name, None (the file has no dates) or 'auto' (a
+    column called date, datetime, timestamp or time; else the first text column that parses as dates).
     Missing values come back as NaN. Raises ValueError.
     """
     text = _decode(path)

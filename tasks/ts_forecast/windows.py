@@ -1,8 +1,8 @@
 """Windows over a series, gathered as whole tensors.
 
 Shapes: R rows, N variates, T marks, L look-back, H horizon, B batch, W windows.
-Measured (one CPU thread, L=H=96, N=7, B=32): index_select on overlapping strided rows 21 us a batch, fancy indexing with
-(B, L+H) indices 116 us, a Python loop of slices 71 us.
+Measured (one CPU thread, L=H=96, N=7, B=32): index_select on overlapping strided rows 21 us a batch, fancy indexing
+with (B, L+H) indices 116 us, a Python loop of slices 71 us.
 """
 
 import torch
@@ -14,8 +14,9 @@ INPUT_SHUFFLES = ("none", "full", "halves")
 class Windows:
     """All windows (stride 1) of rows [start, stop): window i reads L rows from start + i, then H rows.
 
-    `ds[index]` with index (B,) int64 -> {"x": (B, L, N), "y": (B, H, N), "marks": (B, L, T), "future_marks": (B, H, T)},
-    float32, contiguous; the marks are absent where the series has none. An index outside [0, W) raises IndexError.
+    `ds[index]` with index (B,) int64 -> {"x": (B, L, N), "y": (B, H, N), "marks": (B, L, T), "future_marks":
+    (B, H, T)}, float32, contiguous; the marks are absent where the series has none. An index outside [0, W) raises
+    IndexError.
     input_shuffle (order sensitivity, LTSF-Linear's "Shuf." and "Half-Ex."): `full` permutes the L input rows, for each
     window otherwise, by `seed`; `halves` exchanges the first and the second half. Marks and targets stay as they are.
     """
