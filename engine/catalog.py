@@ -30,6 +30,10 @@ def figures(published: dict[Any, Any] | None, label: str = "") -> str:
     if not published:
         return ""
     if any(isinstance(value, dict) for value in published.values()):
-        return "\n".join(figures(value, f"{label}{key} ") for key, value in published.items() if isinstance(value, dict))
-    scores = (f"{name.removeprefix('test/')} {value:g}" for name, value in published.items() if name.startswith("test/"))
+        return "\n".join(
+            figures(value, f"{label}{key} ") for key, value in published.items() if isinstance(value, dict)
+        )
+    scores = (
+        f"{name.removeprefix('test/')} {value:g}" for name, value in published.items() if name.startswith("test/")
+    )
     return label + ", ".join(scores)

@@ -55,7 +55,12 @@ def measured(run: Run, overrides: list[str]) -> dict[str, Any]:
     cfg = composed.copy()
     cfg.pop("hydra")
     part = replace(
-        run, cfg=cfg, dir=Path(run.dir.parent) / name, choices=choices, fingerprint=name.rpartition("-")[2], overrides=overrides
+        run,
+        cfg=cfg,
+        dir=Path(run.dir.parent) / name,
+        choices=choices,
+        fingerprint=name.rpartition("-")[2],
+        overrides=overrides,
     )
     if finished(part.dir):
         log.info(f"{part.dir}: finished before, used again")
@@ -73,7 +78,13 @@ def judge(ours: list[float], theirs: list[float], stated: dict[str, Any]) -> dic
     gap = sign * (mean(theirs) - mean(ours)) / abs(mean(ours))
     pairs = [sign * (b - a) / abs(a) for a, b in zip(ours, theirs, strict=True)]
     spread = stdev(pairs) if len(pairs) > 1 else 0.0
-    return {"holds": gap >= stated["margin"], "gap": gap, "spread": spread, "seeds": len(pairs), "margin": stated["margin"]}
+    return {
+        "holds": gap >= stated["margin"],
+        "gap": gap,
+        "spread": spread,
+        "seeds": len(pairs),
+        "margin": stated["margin"],
+    }
 
 
 def show(run: Run, stated: dict[str, Any], scores: dict[str, list[float]], verdict: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 
-from engine.errors import UserError
+from engine.errors import UserError, one_line
 from engine.published import published
 from engine.run import Run
 
@@ -18,30 +18,29 @@ def make_loggers(run: Run, task: L.LightningModule) -> list[WandbLogger]:
     if settings is None:
         return []
     os.environ.setdefault("WANDB_SILENT", "true")
-    offline = settings["offline"] and os.environ.get("WANDB_MODE", "offline") != "online"
-    choices = run.choices
-    tags = [str(choices[g]) for g in ("task", "model", "preset") if choices.get(g)]
-    logger = WandbLogger(
-        name=run.dir.name,
-        save_dir=run.dir,
-        offline=offline,
-        project=settings["project"],
-        entity=settings["entity"],
-        group=settings["group"] or run.sweep,
-        job_type=run.cfg.mode,
-        tags=tags + list(settings["tags"]),
-        config=run.plain() | {"fingerprint": run.fingerprint, "published": published(run)},
-    )
+    import wandb
+
+    online = not settings["offline"] or os.environ.get("WANDB_MODE") == "online"
+    tags = [str(run.choices[group]) for group in ("task", "model", "preset") if run.choices.get(group)]
     try:
-        experiment = logger.experiment
-    except Exception as error:  # wandb raises many kinds; without a server the run must still be possible
-        raise UserError(f"wandb: {error}; logger=none runs without it") from error
+        experiment = wandb.init(
+            name=run.dir.name,
+            dir=run.dir,
+            mode="online" if online else "offline",
+            project=settings["project"],
+            entity=settings["entity"],
+            group=settings["group"] or run.sweep,
+            job_type=run.cfg.mode,
+            tags=tags + list(settings["tags"]),
+            config=run.plain() | {"fingerprint": run.fingerprint, "published": published(run)},
+        )
+    except Exception as error:  # wandb raises many kinds; none of them is worth losing the run's message
+        raise UserError(f"wandb: {one_line(error)}; logger=none runs without it") from error
     experiment.define_metric("trainer/global_step")
     experiment.define_metric("train/*", step_metric="trainer/global_step", summary="last")
-    goal = "min" if task.direction == "min" else "max"
-    for metric in {task.monitor, "val/mse", "val/mae"} if task.monitor == "val/mse" else {task.monitor}:
-        experiment.define_metric(metric, step_metric="trainer/global_step", summary=f"{goal},last")
-    return [logger]
+    experiment.define_metric("val/*", step_metric="trainer/global_step", summary="last")
+    experiment.define_metric(task.monitor, step_metric="trainer/global_step", summary=f"{task.direction},last")
+    return [WandbLogger(experiment=experiment)]
 
 
 def finish(

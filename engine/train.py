@@ -68,10 +68,12 @@ def warn_of_slow_precision(settings: dict[str, Any]) -> None:
 
 
 def quiet() -> None:
-    """Lightning's banners say nothing that a run of ours does not say."""
+    """Lightning's banners, and its warnings about what is meant to be so here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=PossibleUserWarning)  # "more workers": windows are gathered in memory
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists", UserWarning)  # it holds config.yaml and run.log
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning's own use of torch
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
