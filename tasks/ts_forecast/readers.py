@@ -5,6 +5,7 @@ Formats (`data.source.format`): csv; solar (numbers without header or dates); pe
 """
 
 import csv
+import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def _solar(path: Path) -> Series:
 
 def _pems(path: Path) -> Series:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(sources.read_bytes(path)), allow_pickle=False) as archive:
             values = np.asarray(archive["data"], dtype=np.float64)
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a PEMS archive (an .npz with an array 'data'): {error}") from None
