@@ -1,15 +1,16 @@
 """The selective scan in few, large torch operations, with its own backward.
 
 Tokens are taken in blocks, one after the other, so that the states in memory stay few: forward keeps only the state at
-the start of each block and backward computes the others again (unless one block is all there is). Within a block of W tokens
-the recurrence takes W steps or, where a step is too small to be worth a call, is cut into pieces that advance together:
-first each piece's last state from zero, then the carries from piece to piece, then all states. Decays are only ever
-products of exp(delta A) <= 1, so that long sequences neither overflow nor divide by zero.
+the start of each block and backward computes the others again (unless one block is all there is). Within a block of W
+tokens the recurrence takes W steps or, where a step is too small to be worth a call, is cut into pieces that advance
+together: first each piece's last state from zero, then the carries from piece to piece, then all states. Decays are
+only ever products of exp(delta A) <= 1, so that long sequences neither overflow nor divide by zero.
 
 Shapes: B batch, T tokens, C channels, n states, W tokens of a block, P pieces; states are (B, W, n, C).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ def selective_scan(
 
 
 class _Scan(torch.autograd.Function):
-    """(u, delta, A, B, C) -> y without D and z, in one dtype. Large tensors are reused in place: to allocate is slow."""
+    """(u, delta, A, B, C) -> y without D and z, in one dtype. Large tensors are reused: allocating is slow."""
 
     @staticmethod
     def forward(ctx, u, delta, A, B, C):
@@ -95,7 +96,7 @@ def _sum_n(x: Tensor, weight: Tensor, out: Tensor) -> None:
 
 
 def _spans(u: Tensor, A: Tensor) -> list[slice]:
-    width = max(1, BLOCK.get(u.device.type, BLOCK["cuda"]) // (u.shape[0] * A.numel()))
+    width = max(1, BLOCK.get(u.device.type, BLOCK["cuda"]) // max(1, u.shape[0] * A.numel()))
     return [slice(t, min(t + width, u.shape[1])) for t in range(0, u.shape[1], width)]
 
 
@@ -113,38 +114,38 @@ def _scan_(a: Tensor, x: Tensor, carry: Tensor | None, delta: Tensor, A: Tensor,
         _steps_(a.unbind(1), x.unbind(1), carry, reverse)
         return x
     length = -(-W // pieces)
-    main, rest = (slice(0, W // length * length), slice(W // length * length, W))
-    if reverse and rest.start < W:
-        carry = _steps_(a[:, rest].unbind(1), x[:, rest].unbind(1), carry, reverse)
-    carry = _pieces_(a[:, main], x[:, main], carry, delta[:, main], A, length, reverse)
-    if not reverse and rest.start < W:
-        _steps_(a[:, rest].unbind(1), x[:, rest].unbind(1), carry, reverse)
+    main = W - W % length  # the tokens that fill pieces; the others go one by one
+    rest = a[:, main:].unbind(1), x[:, main:].unbind(1)
+    if reverse:
+        carry = _steps_(*rest, carry, reverse)
+    carry = _pieces_(a[:, :main], x[:, :main], carry, delta[:, :main], A, length, reverse)
+    if not reverse:
+        _steps_(*rest, carry, reverse)
     return x
 
 
-def _pieces_(a, x, carry, delta, A, length, reverse):
+def _pieces_(
+    a: Tensor, x: Tensor, carry: Tensor | None, delta: Tensor, A: Tensor, length: int, reverse: bool
+) -> Tensor:
+    """`_scan_` for a multiple of `length` tokens, all pieces of `length` at once; returns the last x."""
     a_, x_ = (list(y.unflatten(1, (-1, length)).unbind(2)) for y in (a, x))  # `length` times (B, P, n, C)
-    last = x_[-1 if reverse else 0].clone()
-    order = range(length - 2, -1, -1) if reverse else range(1, length)
-    for t in order:
-        last = torch.addcmul(x_[t], a_[t], last)
-    decay = (delta.unflatten(1, (-1, length)).sum(2)[:, :, None] * A).exp_()  # over a whole piece
-    _steps_(decay.unbind(1), last.unbind(1), carry, reverse)
-    first = x_[-1 if reverse else 0]
-    decay = a_[-1 if reverse else 0]
     if reverse:
-        first[:, :-1].addcmul_(decay[:, :-1], last[:, 1:])
-    else:
-        first[:, 1:].addcmul_(decay[:, 1:], last[:, :-1])
+        a_, x_ = a_[::-1], x_[::-1]
+    last = x_[0]  # read only: a piece has two tokens at least
+    for a_t, x_t in zip(a_[1:], x_[1:], strict=True):
+        last = torch.addcmul(x_t, a_t, last)
+    decay = (delta.unflatten(1, (-1, length)).sum(2)[:, :, None] * A).exp_()  # over a whole piece
+    end = _steps_(decay.unbind(1), last.unbind(1), carry, reverse)
+    before, after, edge = (slice(1, None), slice(-1), -1) if reverse else (slice(-1), slice(1, None), 0)
+    x_[0][:, after].addcmul_(a_[0][:, after], last[:, before])
     if carry is not None:
-        edge = -1 if reverse else 0
-        first[:, edge].addcmul_(decay[:, edge], carry)
-    _steps_(a_, x_, None, reverse)
-    return last[:, 0 if reverse else -1]
+        x_[0][:, edge].addcmul_(a_[0][:, edge], carry)
+    _steps_(a_, x_, None, reverse=False)
+    return end
 
 
-def _steps_(a, x, carry: Tensor | None, reverse: bool) -> Tensor:
-    """The recurrence over two sequences of tensors, one call a step; returns the last one."""
+def _steps_(a: Sequence[Tensor], x: Sequence[Tensor], carry: Tensor | None, reverse: bool) -> Tensor:
+    """`_scan_` over sequences of tensors, one call a step; returns the last x."""
     for a_t, x_t in zip(reversed(a), reversed(x), strict=True) if reverse else zip(a, x, strict=True):
         if carry is not None:
             x_t.addcmul_(a_t, carry)
