@@ -1,0 +1,63 @@
+"""Shared by all tests: the command as a fixture, a small series on disk, and finished runs on it."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before tests/, whose folders mirror the packages
+
+from command import Outcome, call
+
+ROWS, COLUMNS = 240, ("load", "heat", "wind")
+LOOKBACK, HORIZON, BATCH = 24, 12, 16
+
+
+def write_series(path: Path, rows: int = ROWS, first: int = 0) -> Path:
+    """Hourly sine waves with noise; rows from `first` on, so that a longer file continues a shorter one."""
+    import pandas as pd
+
+    hour = np.arange(first + rows)[:, None]
+    noise = np.random.default_rng(0).normal(0, 0.1, (first + rows, len(COLUMNS)))
+    values = (np.sin(2 * np.pi * (hour / 24 + np.array([0, 0.2, 0.5]))) + noise) * [10, 3, 1] + [100, 0, -5]
+    table = pd.DataFrame(values[first:], columns=COLUMNS)
+    table.insert(0, "date", pd.date_range("2020-01-01", periods=first + rows, freq="h")[first:])
+    table.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def series_csv(tmp_path_factory) -> Path:
+    """A CSV with a date column and three series of 240 hours."""
+    return write_series(tmp_path_factory.mktemp("series") / "series.csv")
+
+
+@pytest.fixture(scope="session")
+def data_args(series_csv) -> tuple[str, ...]:
+    """The small series as data, on the CPU, without a tracker."""
+    shape = (f"data.lookback={LOOKBACK}", f"data.horizon={HORIZON}", f"data.batch_size={BATCH}")
+    return ("data=csv", f"data.path={series_csv}", *shape, "trainer=cpu", "logger=none")
+
+
+@pytest.fixture(scope="session")
+def tiny(data_args) -> tuple[str, ...]:
+    """Three steps of a small iTransformer on the small series."""
+    model = ("model=itransformer", "model.d_model=16", "model.heads=2", "model.depth=1")
+    return (*data_args, *model, "trainer.max_steps=3")
+
+
+@pytest.fixture
+def runner(tmp_path) -> Callable[..., Outcome]:
+    """`runner("mode=fit", ...)`: the command in this process, from an empty folder."""
+    return partial(call, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory, tiny) -> Outcome:
+    """A finished run of `tiny`."""
+    outcome = call(tmp_path_factory.mktemp("fitted"), *tiny)
+    assert outcome.code == 0, outcome.err
+    return outcome
