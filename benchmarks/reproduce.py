@@ -1,6 +1,6 @@
 """Published rows on real data, ours beside the paper's: `python benchmarks/reproduce.py` (or `make reproductions`).
 
-Every row is an ordinary run, `runner <row> seed=<s>`; finished ones are used again, so a stopped call goes on where it was.
+Every row is an ordinary run, `runner <row> seed=<s>`; finished ones are used again.
 Writes benchmarks/reproductions.md.
 """
 
@@ -71,16 +71,15 @@ def main() -> None:
     text = [
         "# Published figures, reproduced",
         "",
-        f"Made by `make reproductions` on {date.today()}: torch {versions['torch']}, lightning {versions['lightning']}, "
-        f"CPU, {arguments.jobs} runs at a time with one thread each; seeds {', '.join(map(str, SEEDS))}, mean ± standard deviation. "
-        "Every test window counts. `s`: seconds of training.",
+        f"Made by `make reproductions`, {date.today()}: torch {versions['torch']}, lightning {versions['lightning']}, "
+        f"CPU, {arguments.jobs} runs at a time with one thread each; seeds {', '.join(map(str, SEEDS))}, "
+        "mean ± standard deviation. Every test window counts. `s`: seconds of training.",
         "",
         head,
         "| --- |" + " ---: |" * 6 + " --- | ---: |",
         *(line(row, runs[row]) for row in ROWS),
     ]
-    notes = HERE / "reproductions_notes.md"
-    (HERE / "reproductions.md").write_text("\n".join(text) + "\n" + (f"\n{notes.read_text()}" if notes.exists() else ""))
+    (HERE / "reproductions.md").write_text("\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,37 +3,35 @@
 from typing import Any
 
 from hydra import compose
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.console import Console
-from rich.table import Table
 
-from engine import CONF
 from engine.explain import options
 from engine.run import Run
 
 
 def catalog(run: Run) -> None:
-    """Prints a row per preset: name, task, claim, and the published figures of its rows."""
-    table = Table(title="presets", title_justify="left")
-    for column in ("preset", "task", "claim", "published"):
-        table.add_column(column, overflow="fold")
+    """Prints every preset: name, paper, task, claim, and a line per published set-up."""
+    console = Console(highlight=False)
     for name in options("preset"):
         cfg = compose("config", overrides=[f"preset={name}"], return_hydra_config=True)
         paper = OmegaConf.to_container(cfg.paper, resolve=True)
-        claim = (paper.get("claim") or {}).get("text", "") if "/" not in name else ""
-        table.add_row(name, cfg.hydra.runtime.choices.task, claim, figures(paper.get("published")))
-    Console().print(table)
+        claim = paper.get("claim")
+        console.print(f"[bold]{name}[/]  task={cfg.hydra.runtime.choices.task}  {paper['title']}", soft_wrap=True)
+        if claim:
+            console.print(f"  claim: {claim['text']}", soft_wrap=True)
+        lines = published_lines(paper.get("published") or {}, paper.get("published_by"))
+        if lines:
+            console.print(f"  published ({paper.get('source')}):", soft_wrap=True)
+        for line in lines:
+            console.print(f"    {line}", soft_wrap=True)
 
 
-def figures(published: dict[Any, Any] | None, label: str = "") -> str:
-    """One line per published set-up: `96: mse 0.386, mae 0.405`."""
-    if not published:
-        return ""
-    if any(isinstance(value, dict) for value in published.values()):
-        return "\n".join(
-            figures(value, f"{label}{key} ") for key, value in published.items() if isinstance(value, dict)
-        )
-    scores = (
-        f"{name.removeprefix('test/')} {value:g}" for name, value in published.items() if name.startswith("test/")
-    )
-    return label + ", ".join(scores)
+def published_lines(published: dict[Any, Any], keys: str | list[str] | None) -> list[str]:
+    """`data.horizon=96: mse 0.386, mae 0.405`, a line per set-up."""
+    if not keys:
+        scores = {k.removeprefix("test/"): v for k, v in published.items() if k.startswith("test/")}
+        return [", ".join(f"{name} {value:g}" for name, value in scores.items())] if scores else []
+    key, *rest = [keys] if isinstance(keys, str) else keys
+    joint = " " if rest else ": "
+    return [f"{key}={choice}{joint}{line}" for choice, row in published.items() for line in published_lines(row, rest)]

@@ -1,12 +1,11 @@
 """mode=claim: a preset against its baseline on the same seeds; does the paper's claim hold here?"""
 
 import json
-from dataclasses import replace
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from hydra import compose
+from omegaconf import open_dict
 from rich.console import Console
 from rich.table import Table
 
@@ -21,8 +20,8 @@ from engine.run import Run, log
 def claim(run: Run) -> float:
     """Runs both sides on every seed (a finished run is used again), prints and stores the verdict in claim.json.
 
-    The claim holds where the baseline's mean is worse than the preset's by at least `margin` of it; a negative margin lets the
-    preset be worse by that much.
+    The claim holds where the baseline's mean is worse than the preset's by at least `margin` of it; a negative margin
+    lets the preset be worse by that much.
 
     Returns:
         The relative gap: how much worse the baseline is, as a fraction of the preset's metric.
@@ -49,19 +48,12 @@ def claim(run: Run) -> float:
 
 def measured(run: Run, overrides: list[str]) -> dict[str, Any]:
     """The results of one run: those of the finished run of the same fingerprint, or of a new one."""
-    composed = compose("config", overrides=overrides, return_hydra_config=True)
-    choices = {group: option(group, choice) for group, choice in composed.hydra.runtime.choices.items()}
-    name = f"{choices['model']}-{fingerprint(composed)}"
-    cfg = composed.copy()
-    cfg.pop("hydra")
-    part = replace(
-        run,
-        cfg=cfg,
-        dir=Path(run.dir.parent) / name,
-        choices=choices,
-        fingerprint=name.rpartition("-")[2],
-        overrides=overrides,
-    )
+    cfg = compose("config", overrides=overrides, return_hydra_config=True)
+    choices = {group: option(group, choice) for group, choice in cfg.hydra.runtime.choices.items()}
+    with open_dict(cfg):
+        cfg.pop("hydra")
+    identity = fingerprint(cfg)
+    part = Run(cfg, run.dir / f"{choices['model']}-{identity}", choices, identity, overrides, sweep=run.dir.name)
     if finished(part.dir):
         log.info(f"{part.dir}: finished before, used again")
     else:
@@ -78,13 +70,8 @@ def judge(ours: list[float], theirs: list[float], stated: dict[str, Any]) -> dic
     gap = sign * (mean(theirs) - mean(ours)) / abs(mean(ours))
     pairs = [sign * (b - a) / abs(a) for a, b in zip(ours, theirs, strict=True)]
     spread = stdev(pairs) if len(pairs) > 1 else 0.0
-    return {
-        "holds": gap >= stated["margin"],
-        "gap": gap,
-        "spread": spread,
-        "seeds": len(pairs),
-        "margin": stated["margin"],
-    }
+    margin = stated["margin"]
+    return {"holds": gap >= margin, "gap": gap, "spread": spread, "seeds": len(pairs), "margin": margin}
 
 
 def show(run: Run, stated: dict[str, Any], scores: dict[str, list[float]], verdict: dict[str, Any]) -> None:

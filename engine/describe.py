@@ -45,7 +45,7 @@ def describe(run: Run) -> None:
 
 
 def activation_bytes(task: L.LightningModule, data: dict[str, Any]) -> int:
-    """Bytes that a training forward pass keeps for the backward pass, at the config's batch size, parameters left out."""
+    """Bytes that a training forward pass keeps for backward at the config's batch size, parameters left out."""
     model = task.model.to("meta").train()
     kept: dict[int, int] = {}
     parameters = {id(p) for p in model.parameters()}

@@ -8,9 +8,9 @@ from torchmetrics import Metric
 class ForecastErrors(Metric):
     """Sums errors over windows, so that every window counts the same whatever the batches.
 
-    MSE and MAE are on the scaled values (the papers' convention). With `std`, `mean` and `naive_scale` also, in
-    original units: MSE, MAE, sMAPE = mean 2|y - f| / (|y| + |f|) in [0, 2], and MASE = MAE / in-sample MAE of the seasonal
-    naive (Hyndman & Koehler 2006), averaged over variates.
+    MSE and MAE are on the scaled values (the papers' convention). With `std`, `mean`, `naive_scale` also, in original
+    units: MSE, MAE, sMAPE = mean 2|y - f| / (|y| + |f|) in [0, 2], and MASE = MAE / in-sample MAE of the seasonal naive
+    (Hyndman & Koehler 2006), averaged over variates.
 
     Args:
         horizon: H.

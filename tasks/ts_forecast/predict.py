@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 def predict_file(task: "Forecast", data: dict[str, Any], source: Path, target: Path) -> str:
     """Forecasts the H steps after the last row of `source` and writes them to `target`.
 
-    `source` is a CSV with a header, the columns that the model was trained on (others are ignored), a date column where
-    the model takes time features, and at least L rows, oldest first. `target` gets the same columns, the next H dates, and
-    values in the units of the input. The scale is that of the training data.
+    `source` is a CSV with a header, the columns that the model was trained on (others are ignored), a date column
+    where the model takes time features, and at least L rows, oldest first. `target` gets the same columns, the next H
+    dates, and values in the units of the input. The scale is that of the training data.
 
     Raises:
-        ValueError: a column is missing, the series is shorter than the look-back, dates are missing, or a value is no number.
+        ValueError: a column or the dates are missing, the series is shorter than L, or a value is no number.
     """
     columns, lookback, horizon = task.scale["columns"], data["lookback"], data["horizon"]
     date_column = "auto" if data["marks"] else data["date_column"] and "auto"

@@ -1,0 +1,104 @@
+"""A training step through the runner against the same model, optimiser and batches in a bare PyTorch loop.
+
+`python benchmarks/step.py` (or `make bench`). The two take turns, so that a machine whose speed drifts treats both alike;
+prints the median step of each and the overhead.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+
+from engine import CONF, tracking
+from engine.build import build_data, build_task, complete
+from engine.fingerprint import fingerprint
+from engine.resolvers import register
+from engine.run import Run
+from engine.train import make_trainer
+
+STEPS, WARMUP = 200, 20
+
+
+class Clock(L.Callback):
+    """Wall time from the end of a step to the end of the next: everything that the runner does is in it."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.times.append(time.perf_counter())
+
+
+def make_run(overrides: list[str], folder: str) -> Run:
+    """The run that the command `runner <overrides>` would make."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=overrides, return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        cfg.pop("hydra")
+    run = Run(cfg, Path(folder), choices, fingerprint(cfg), overrides)
+    complete(run)
+    return run
+
+
+def through_the_runner(run: Run) -> list[float]:
+    """Seconds of each step of a real run: Lightning, callbacks, logging to W&B (offline)."""
+    config = run.plain()
+    task, data = build_task(run, config), build_data(config)
+    loggers = tracking.make_loggers(run, task)
+    trainer = make_trainer(run, config, task, data, loggers)
+    clock = Clock()
+    trainer.callbacks.append(clock)
+    trainer.fit(task, datamodule=data)
+    tracking.close(loggers, 0)
+    return [b - a for a, b in zip(clock.times, clock.times[1:], strict=False)][WARMUP:]
+
+
+def bare_loop(run: Run) -> list[float]:
+    """Seconds of each step of the loop that one would write by hand."""
+    config = run.plain()
+    task, data = build_task(run, config), build_data(config)
+    model = task.model.train()
+    optimizer = task.optimizer(model.parameters())
+    order = torch.randperm(len(data.train)).split(config["data"]["batch_size"])
+    times = [time.perf_counter()]
+    for index in order[: WARMUP + STEPS + 1]:
+        batch = data.train[index]
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(batch["x"], batch.get("marks"), batch.get("future_marks")), batch["y"])
+        loss.backward()
+        optimizer.step()
+        times.append(time.perf_counter())
+    return [b - a for a, b in zip(times, times[1:], strict=False)][WARMUP:]
+
+
+def main() -> None:
+    """Takes turns and prints the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("overrides", nargs="*", default=["preset=itransformer/etth1"])
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    ours, bare = [], []
+    limits = [f"trainer.limit_train_batches={WARMUP + STEPS + 1}", "trainer.max_epochs=1", "trainer.limit_val_batches=1"]
+    for _ in range(arguments.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            run = make_run([*arguments.overrides, *limits], folder)
+            bare += bare_loop(run)
+            ours += through_the_runner(run)
+    overhead = 100 * (median(ours) / median(bare) - 1)
+    print(f"{' '.join(arguments.overrides)}: torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"bare loop {1000 * median(bare):.2f} ms, runner {1000 * median(ours):.2f} ms per step: {overhead:+.1f} %")
+    print(f"median over {arguments.rounds} x {STEPS} steps each, taking turns", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
