@@ -29,3 +29,9 @@ def heads(dim: int, count: int) -> None:
         fitting = [str(n) for n in range(1, dim + 1) if dim % n == 0]
         shown = ", ".join(fitting[:8]) + (", ..." if len(fitting) > 8 else "")
         raise ValueError(f"d_model={dim} is not divisible by heads={count}: choose heads from {shown}")
+
+
+def factory(name: str, value) -> None:
+    """Something to call with the width, or None for the default."""
+    if value is not None and not callable(value):
+        raise ValueError(f"{name}={value!r} must build a module from the width: choose one with model/{name}=<name>")

@@ -47,6 +47,7 @@ class ITransformer(nn.Module):
         checks.heads(d_model, heads)
         checks.fraction("dropout", dropout)
         checks.switch("use_norm", use_norm)
+        checks.factory("mixer", mixer)
         self.lookback, self.use_norm = lookback, use_norm
         mixer = mixer or partial(Attention, heads=heads, dropout=dropout)
         self.embed = nn.Linear(lookback, d_model)

@@ -54,6 +54,7 @@ class Transformer(nn.Module):
         checks.heads(d_model, heads)
         checks.fraction("dropout", dropout)
         checks.switch("use_norm", use_norm)
+        checks.factory("mixer", mixer)
         if label_len > lookback:
             raise ValueError(f"label_len={label_len} is longer than lookback={lookback}: choose 0 to {lookback}")
         self.lookback, self.horizon, self.variates, self.marks = lookback, horizon, variates, marks

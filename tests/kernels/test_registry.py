@@ -57,7 +57,8 @@ def test_triton_without_a_gpu_falls_back_to_torch_with_one_warning(caplog):
             kernels.attention(x, x, x)
             kernels.attention(x.double(), x.double(), x.double())
     assert [record.message for record in caplog.records] == [
-        "kernel.attention=triton: no such backend is available here; available are reference, torch; using torch instead"
+        "kernel.attention=triton: no such backend is available here; available are reference, torch;"
+        " using torch instead"
     ]
 
 
@@ -113,7 +114,9 @@ def test_an_unknown_op_backend_or_switch_is_refused_by_configure_and_using(confi
 def test_a_new_file_in_an_op_is_a_backend_and_one_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
     (tmp_path / "attention").mkdir()
     (tmp_path / "attention" / "flex.py").write_text(
-        "PRIORITY = 5\nREQUIRES = 'nothing'\ndef supports(device, dtype): return True\ndef attention(*a, **k): return 'flex'\n"
+        "PRIORITY = 5\nREQUIRES = 'nothing'\n"
+        "def supports(device, dtype): return True\n"
+        "def attention(*args, **options): return 'flex'\n"
     )
     (tmp_path / "attention" / "needy.py").write_text("import a_package_that_is_not_there\n")
     package = importlib.import_module("kernels.attention")
