@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 import kernels
 import runner
@@ -75,6 +76,7 @@ def process_state() -> Iterator[None]:
             logger.handlers[:] = handlers
         torch.use_deterministic_algorithms(deterministic)
         GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
 
 
 def call(folder: Path, *arguments: str) -> Outcome:
