@@ -75,22 +75,29 @@ def make(config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
 def build_model(run: Run, config: dict[str, Any]) -> nn.Module:
     """The model with its methods applied. Call inside `with torch.device("meta")` for a model without memory.
 
-    Arguments that a preset sets for its own model are left out when the command line chooses a model without them.
+    Arguments that a preset sets for its own model or mixer are left out when the command line chooses one without them.
     """
-    model_config = dict(config["model"])
-    known = inspect.signature(target_of(model_config)).parameters
-    foreign = [key for key in model_config if key not in known and not key.startswith("_")]
-    typed = set(split_overrides(run.overrides)[1])
-    for key in foreign:
-        if f"model.{key}" in typed or not run.choices.get("preset"):
-            raise UserError(f"model.{key}: {run.choices['model']} takes no {key}; it takes {', '.join(known)}")
-        model_config.pop(key)
-    if foreign:
-        log.info(f"{run.choices['model']} takes no {', '.join(foreign)}: the preset's values are left out")
+    model_config = fitting(run, config["model"], "model")
+    if "mixer" in model_config:
+        model_config["mixer"] = fitting(run, model_config["mixer"], "model.mixer")
     model = make(model_config)
     for method in config["method"].values():
         model = make(method).apply(model)
     return model
+
+
+def fitting(run: Run, config: dict[str, Any], key: str) -> dict[str, Any]:
+    """The config without arguments that its target does not take: a preset's are left out, typed ones refused."""
+    known = [name for name in inspect.signature(target_of(config)).parameters if name != "dim"]
+    foreign = [name for name in config if name not in known and not name.startswith("_")]
+    typed = set(split_overrides(run.overrides)[1])
+    target = config["_target_"].rpartition(".")[2]
+    for name in foreign:
+        if f"{key}.{name}" in typed or not run.choices.get("preset"):
+            raise UserError(f"{key}.{name}: {target} takes no {name}; it takes {', '.join(known)}")
+    if foreign:
+        log.info(f"{target} takes no {', '.join(foreign)}: the preset's values are left out")
+    return {name: value for name, value in config.items() if name not in foreign}
 
 
 def build_task(run: Run, config: dict[str, Any]) -> L.LightningModule:

@@ -14,6 +14,15 @@ from engine.callbacks import History, ProgressBar, StopOnDivergence
 from engine.errors import user_errors
 from engine.run import Run, log
 
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
 
 def make_trainer(
     run: Run, config: dict[str, Any], task: L.LightningModule, data: L.LightningDataModule, loggers: list
@@ -40,6 +49,7 @@ def make_trainer(
     ]
     if patience is not None:
         callbacks.append(EarlyStopping(task.monitor, mode=task.direction, patience=patience, check_finite=True))
+    callbacks = [skip_idle_hooks(callback) for callback in callbacks]
     warn_of_slow_precision(settings)
     with user_errors():
         return L.Trainer(
@@ -52,6 +62,17 @@ def make_trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+
+
+def skip_idle_hooks(callback: L.Callback) -> L.Callback:
+    """The callback, with the hooks of every step that it does not use set to None: Lightning then does not call them.
+
+    Calling them all costs about as much per step as the rest of Lightning's loop.
+    """
+    for hook in STEP_HOOKS:
+        if getattr(type(callback), hook) is getattr(L.Callback, hook):
+            setattr(callback, hook, None)
+    return callback
 
 
 def validation_interval(settings: dict[str, Any], data: L.LightningDataModule) -> dict[str, int]:

@@ -29,6 +29,8 @@ class ITransformer(nn.Module):
     Parameters: L D + D + depth (mixer + 2 D F + F + D + 4 D) + 2 D + D H + H, with F = d_ff.
     """
 
+    any_variates = True  # the weights know L, D and H only: N may change between training and test
+
     def __init__(
         self,
         lookback: int,

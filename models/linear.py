@@ -60,6 +60,7 @@ class Linear(nn.Module):
 
     def __init__(self, lookback: int, horizon: int, variates: int, individual: bool = False, init: str = "default"):
         super().__init__()
+        self.any_variates = not individual
         self.map = TimeLinear(lookback, horizon, variates, individual, init)
 
     def forward(self, x_BLN: Tensor, marks_BLT: Tensor | None = None, future_marks_BHT: Tensor | None = None) -> Tensor:
@@ -87,6 +88,7 @@ class DLinear(nn.Module):
         moving_average: int = 25,
     ):
         super().__init__()
+        self.any_variates = not individual
         self.season = TimeLinear(lookback, horizon, variates, individual, init)
         self.trend = TimeLinear(lookback, horizon, variates, individual, init)
         self.decompose = SeriesDecomposition(moving_average, lookback)

@@ -11,6 +11,8 @@ from models import checks
 class LastValue(nn.Module):
     """Repeats the last value of the window ("Repeat" in arXiv 2205.13504): (B, L, N) -> (B, H, N)."""
 
+    any_variates = True
+
     def __init__(self, horizon: int):
         super().__init__()
         checks.whole("horizon", horizon)
@@ -22,6 +24,8 @@ class LastValue(nn.Module):
 
 class SeasonalNaive(nn.Module):
     """Repeats the window's last season: y_h = x_(L - season + h mod season), (B, L, N) -> (B, H, N)."""
+
+    any_variates = True
 
     def __init__(self, horizon: int, season: int, lookback: int):
         super().__init__()

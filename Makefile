@@ -1,0 +1,45 @@
+# Every target does its own set-up: a virtual environment in .venv, remade when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint format claims bench reproductions clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 24
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed  ## install, then forecast the embedded weather data with iTransformer (about 2 minutes)
+	$(BIN)/runner task=ts_forecast model=itransformer
+
+test: .venv/installed  ## lint, import contracts, and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+lint: .venv/installed  ## ruff and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: .venv/installed  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+claims: .venv/installed  ## every paper's claim on its laptop experiment, into CLAIMS.md
+	$(BIN)/python benchmarks/claims.py
+
+bench: .venv/installed  ## a training step against a bare PyTorch loop; start-up against bare Hydra
+	$(BIN)/python benchmarks/step.py
+	PYTHON=$(BIN)/python bash benchmarks/startup.sh
+
+reproductions: .venv/installed  ## published rows on three seeds, into benchmarks/reproductions.md (over an hour)
+	$(BIN)/python benchmarks/reproduce.py
+
+clean:  ## remove the environment and caches; outputs stay
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
