@@ -1,0 +1,72 @@
+"""mode=describe and mode=catalog: from the config alone."""
+
+import pytest
+
+from engine.explain import options
+from engine.flops import count_flops
+from models.linear import Linear
+from tasks.ts_forecast.task import Forecast
+
+
+def row(text: str, label: str) -> str:
+    """The line of the printed table that begins with a label."""
+    return next(line for line in text.splitlines() if label in line)
+
+
+def test_describe_needs_no_data_and_finds_the_published_size(runner, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    outcome = runner("mode=describe", "preset=itransformer/electricity", f"data.root={tmp_path / 'nothing'}")
+    assert outcome.code == 0, outcome.err
+    line = row(outcome.out, "parameters ")
+    assert "4,833,888" in line and "4.83389 M" in line
+    assert "0.148" in row(outcome.out, "test/mse")
+    assert "not the published set-up" not in outcome.out
+    assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
+
+
+def test_describe_takes_the_published_figure_of_the_horizon(runner):
+    out = runner("mode=describe", "preset=itransformer/electricity", "data.horizon=720").out
+    assert "5,154,000" in row(out, "parameters ") and "0.225" in row(out, "test/mse")
+
+
+def test_describe_says_what_leaves_the_published_set_up(runner):
+    out = runner("mode=describe", "preset=itransformer/electricity", "model.depth=4").out
+    assert "not the published set-up: model.depth=4" in out
+
+
+def test_describe_counts_the_operations_of_a_linear_model_exactly(runner):
+    shape = ("data.lookback=50", "data.horizon=20", "data.batch_size=4")
+    out = runner("mode=describe", "model=linear", "data=electricity", *shape).out
+    assert f"{2 * 50 * 20 * 321 / 1e3:.2f} k" in row(out, "FLOPs")
+    assert f"{50 * 20 * 321 / 1e3:.2f} k" in row(out, "MACs")
+
+
+@pytest.mark.parametrize("variates", [1, 7])
+def test_operations_of_a_linear_model_are_two_per_weight_and_variate(variates):
+    task = Forecast(Linear(24, 12, variates))
+    data = {"lookback": 24, "horizon": 12, "variates": variates, "marks": 0}
+    assert count_flops(task, data) == 2 * 24 * 12 * variates
+    assert count_flops(task, data, batch=3) == 3 * 2 * 24 * 12 * variates
+
+
+def test_describe_names_the_kernel_of_each_op(runner):
+    out = runner("mode=describe", "kernel=reference").out
+    assert "reference" in row(out, "kernel of attention")
+    assert "reference" in row(out, "kernel of selective_scan")
+
+
+def test_activations_grow_with_the_batch(runner):
+    def mebibytes(batch: int) -> float:
+        line = row(runner("mode=describe", f"data.batch_size={batch}").out, "activations kept")
+        return float(line.split("MiB")[0].split()[-1])
+
+    assert mebibytes(64) == pytest.approx(2 * mebibytes(32), rel=0.05)
+
+
+def test_catalog_lists_every_preset_with_its_figures_and_claim(runner):
+    out = runner("mode=catalog").out
+    names = options("preset")
+    assert len(names) > 30
+    assert {line.split()[0] for line in out.splitlines() if "task=ts_forecast" in line} == set(names)
+    first = out.partition("\nitransformer/")[0]
+    assert "mse 0.386, mae 0.405" in first and "claim: inverting helps" in first
