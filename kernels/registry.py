@@ -100,8 +100,15 @@ def using(**config) -> Iterator[None]:
 
 
 def choices(device: torch.device | str, dtype: torch.dtype = torch.float32) -> dict[str, str]:
-    """What each op resolves to on this device: `{"attention": "torch", "selective_scan": "torch"}`."""
-    return {op: _choose(op, torch.device(device), dtype).name for op in ops()}
+    """What each op resolves to on this device: `{"attention": "torch", "selective_scan": "torch"}`.
+
+    It also makes these choices, for all floating-point dtypes: call it before torch.compile, which cannot trace them.
+    """
+    device = torch.device(device)
+    for op in ops():
+        for each in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+            resolve(op, device, each)
+    return {op: _choose(op, device, dtype).name for op in ops()}
 
 
 def resolve(op: str, device: torch.device, dtype: torch.dtype) -> Callable:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+import kernels
 from models.itransformer import ITransformer
 from models.mixers.attention import Attention
 from models.mixers.flow import FlowAttention
@@ -156,3 +157,11 @@ def test_a_window_of_another_length_is_refused_with_both_lengths():
 def test_wrong_values_are_refused_at_construction(wrong, message):
     with pytest.raises(ValueError, match=message):
         ITransformer(**({"lookback": 24, "horizon": 6} | wrong))
+
+
+@pytest.mark.parametrize("mixer", ["attention", "bimamba"])
+def test_torch_compile_traces_a_block_whole_once_the_backends_are_chosen(mixer):
+    block, h = model(mixer).blocks[0], torch.randn(2, 3, 16)
+    kernels.choices("cpu")
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(h), block(h))
