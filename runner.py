@@ -31,6 +31,8 @@ def main() -> None:
         print(help_text())
         return
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in arguments
+    if traceback_wanted:
+        os.environ["RUNNER_TRACEBACK"] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and we print one line
     register()
     try:

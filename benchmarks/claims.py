@@ -1,4 +1,4 @@
-"""Every paper's claim on its laptop experiment: `python benchmarks/claims.py [preset ...]` (or `make claims`) writes CLAIMS.md."""
+"""Every paper's claim on its laptop experiment: `make claims`, or `python benchmarks/claims.py [preset ...]`: CLAIMS.md."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def main() -> None:
     lines = [
         "# Claims of the papers, on their laptop experiments",
         "",
-        f"Made by `make claims` on {date.today()}. Gap: how much worse the baseline's mean is, relative, with its spread",
+        f"Made by `make claims`, {date.today()}. Gap: how much worse the baseline's mean is, relative, with its spread",
         "over seeds; the claim holds where the gap reaches the margin.",
         "",
         "| preset | claim | ours | baseline | gap | margin | verdict | seeds |",

@@ -1,26 +1,24 @@
 """A training step through the runner against the same model, optimiser and batches in a bare PyTorch loop.
 
-`python benchmarks/step.py` (or `make bench`). The two take turns, so that a machine whose speed drifts treats both alike;
-prints the median step of each and the overhead.
+`python benchmarks/step.py` (or `make bench`). The two take turns, so that a machine whose speed drifts treats both
+alike; prints the median step of each and the overhead.
 """
 
 import argparse
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import lightning as L
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 
-from engine import CONF, tracking
-from engine.build import build_data, build_task, complete
-from engine.fingerprint import fingerprint
-from engine.resolvers import register
+from engine import tracking
+from engine.build import build_data, build_task
+from engine.compose import compose_run
 from engine.run import Run
 from engine.train import make_trainer
 
@@ -37,19 +35,6 @@ class Clock(L.Callback):
         self.times.append(time.perf_counter())
 
 
-def make_run(overrides: list[str], folder: str) -> Run:
-    """The run that the command `runner <overrides>` would make."""
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=overrides, return_hydra_config=True)
-    choices = dict(cfg.hydra.runtime.choices)
-    with open_dict(cfg):
-        cfg.pop("hydra")
-    run = Run(cfg, Path(folder), choices, fingerprint(cfg), overrides)
-    complete(run)
-    return run
-
-
 def through_the_runner(run: Run) -> list[float]:
     """Seconds of each step of a real run: Lightning, callbacks, logging to W&B (offline)."""
     config = run.plain()
@@ -60,7 +45,7 @@ def through_the_runner(run: Run) -> list[float]:
     trainer.callbacks.append(clock)
     trainer.fit(task, datamodule=data)
     tracking.close(loggers, 0)
-    return [b - a for a, b in zip(clock.times, clock.times[1:], strict=False)][WARMUP:]
+    return [b - a for a, b in pairwise(clock.times)][WARMUP:]
 
 
 def bare_loop(run: Run) -> list[float]:
@@ -78,7 +63,7 @@ def bare_loop(run: Run) -> list[float]:
         loss.backward()
         optimizer.step()
         times.append(time.perf_counter())
-    return [b - a for a, b in zip(times, times[1:], strict=False)][WARMUP:]
+    return [b - a for a, b in pairwise(times)][WARMUP:]
 
 
 def main() -> None:
@@ -88,10 +73,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     ours, bare = [], []
-    limits = [f"trainer.limit_train_batches={WARMUP + STEPS + 1}", "trainer.max_epochs=1", "trainer.limit_val_batches=1"]
+    limits = [
+        f"trainer.limit_train_batches={WARMUP + STEPS + 1}",
+        "trainer.max_epochs=1",
+        "trainer.limit_val_batches=1",
+    ]
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            run = make_run([*arguments.overrides, *limits], folder)
+            run = compose_run([*arguments.overrides, *limits], Path(folder))
             bare += bare_loop(run)
             ours += through_the_runner(run)
     overhead = 100 * (median(ours) / median(bare) - 1)

@@ -72,6 +72,7 @@ class History(L.Callback):
     def write(self) -> None:
         """metrics.csv, in one piece."""
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".tmp")
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)

@@ -32,7 +32,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn, foreign or malicious file fails in many ways, none of which runs its code
         raise UserError(f"ckpt={path}: not a readable checkpoint ({one_line(error)[:120]})") from error
-    if not isinstance(contents, dict) or "runner" not in contents or "state_dict" not in contents:
+    recorded = contents.get("runner") if isinstance(contents, dict) else None
+    if not isinstance(recorded, dict) or not {"config", "choices"} <= recorded.keys() or "state_dict" not in contents:
         raise UserError(f"ckpt={path}: not a checkpoint of runner (it holds no config)")
     return contents
 

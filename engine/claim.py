@@ -4,15 +4,13 @@ import json
 from statistics import mean, stdev
 from typing import Any
 
-from hydra import compose
-from omegaconf import open_dict
 from rich.console import Console
 from rich.table import Table
 
+from engine.compose import compose_run
 from engine.errors import UserError
-from engine.fingerprint import fingerprint
 from engine.fit import fit
-from engine.resolvers import finished, option
+from engine.resolvers import finished
 from engine.results import read_results
 from engine.run import Run, log
 
@@ -48,12 +46,7 @@ def claim(run: Run) -> float:
 
 def measured(run: Run, overrides: list[str]) -> dict[str, Any]:
     """The results of one run: those of the finished run of the same fingerprint, or of a new one."""
-    cfg = compose("config", overrides=overrides, return_hydra_config=True)
-    choices = {group: option(group, choice) for group, choice in cfg.hydra.runtime.choices.items()}
-    with open_dict(cfg):
-        cfg.pop("hydra")
-    identity = fingerprint(cfg)
-    part = Run(cfg, run.dir / f"{choices['model']}-{identity}", choices, identity, overrides, sweep=run.dir.name)
+    part = compose_run(overrides, run.dir, sweep=run.dir.name)
     if finished(part.dir):
         log.info(f"{part.dir}: finished before, used again")
     else:

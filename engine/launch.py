@@ -45,7 +45,7 @@ def launch(cfg: DictConfig) -> float | None:
             return stored_metric(run)
         return load(cfg.mode)(run)
     except UserError as error:
-        if sweeping or cfg.debug is True:
+        if sweeping or cfg.debug is True or os.environ.get("RUNNER_TRACEBACK"):
             raise
         print(f"runner: {one_line(error)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -57,8 +57,8 @@ def test_both_sides_run_on_every_seed_and_the_verdict_follows_the_numbers(runner
     command = ("mode=claim", "preset=ltsf_linear", "logger=none", "trainer=cpu", "trainer.max_epochs=1", *few)
     outcome = runner(*command, baseline, "paper.claim.seeds=[0,1]")
     assert outcome.code == 0, outcome.err
-    stored = json.loads(next(tmp_path.glob("outputs/*/*/claim.json")).read_text())
-    runs = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/*/results.json")]
+    stored = json.loads(next(tmp_path.rglob("claim.json")).read_text())
+    runs = [json.loads(path.read_text()) for path in tmp_path.rglob("results.json")]
     for side, model in (("preset", "dlinear"), ("baseline", "last_value")):
         found = sorted((r["seed"], r["metrics"]["test/mse"]) for r in runs if r["choices"]["model"] == model)
         assert [seed for seed, _ in found] == [0, 1]
