@@ -1,4 +1,4 @@
-"""Every paper's claim on its laptop experiment: `make claims`, or `python benchmarks/claims.py [preset ...]`: CLAIMS.md."""
+"""Every paper's claim on its laptop experiment, into CLAIMS.md: `make claims`, or `... claims.py [preset ...]`."""
 
 import json
 import subprocess

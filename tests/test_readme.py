@@ -25,7 +25,7 @@ def test_every_option_that_the_readme_names_exists():
     for group, names in {"model": "models", "model/mixer": "mixers", "data": "data", "preset": "presets"}.items():
         line = re.search(rf"^\| {names} \|(.*)\|$", README, re.MULTILINE)[1]
         options = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
-        named = {name for name in re.findall(r"`([a-z0-9_]+)`", line)}
+        named = set(re.findall(r"`([a-z0-9_]+)`", line))
         assert named <= options
         hidden = {"ts_forecast"} | {name for name in options if name.startswith("_")}
         assert options - hidden == named
