@@ -39,8 +39,8 @@ def through_the_runner(run: Run) -> list[float]:
     """Seconds of each step of a real run: Lightning, callbacks, logging to W&B (offline)."""
     config = run.plain()
     task, data = build_task(run, config), build_data(config)
-    loggers = tracking.make_loggers(run, task)
-    trainer = make_trainer(run, config, task, data, loggers)
+    trainer = make_trainer(run, config, task, data)
+    trainer.loggers = loggers = tracking.make_loggers(run, task)
     clock = Clock()
     trainer.callbacks.append(clock)
     trainer.fit(task, datamodule=data)

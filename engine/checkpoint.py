@@ -25,7 +25,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not a checkpoint, or not one of runner's.
     """
-    path = Path(path)
+    path = Path(str(path))
     if not path.is_file():
         raise UserError(f"ckpt={path}: no such file; {beside(path)}")
     try:

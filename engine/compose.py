@@ -23,4 +23,4 @@ def compose_run(overrides: list[str], parent: Path, sweep: str | None = None) ->
     with open_dict(cfg):
         cfg.pop("hydra")
     identity = fingerprint(cfg)
-    return Run(cfg, parent / f"{choices['model']}-{identity}", choices, identity, overrides, sweep)
+    return Run(cfg, parent / f"{choices['model']}-{identity}", choices, overrides, sweep, identity)

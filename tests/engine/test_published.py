@@ -14,7 +14,7 @@ BY_MODEL = {"linear": BY_HORIZON, "dlinear": {96: {"test/mse": 0.3}}}
 
 def run_of(paper: dict | None, *overrides: str, model: str = "linear", horizon: int = 96) -> Run:
     cfg = OmegaConf.create({"paper": paper, "data": {"horizon": horizon}})
-    return Run(cfg, Path("nowhere"), {"model": model}, "0" * 8, list(overrides))
+    return Run(cfg, Path("nowhere"), {"model": model}, list(overrides))
 
 
 @pytest.mark.parametrize(("horizon", "figure"), [(96, 0.1), (192, 0.2)])
