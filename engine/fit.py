@@ -14,6 +14,7 @@ from engine.callbacks import History
 from engine.checkpoint import RecordConfig, load_weights, read_checkpoint
 from engine.errors import Diverged, user_errors
 from engine.flops import forward_cost
+from engine.published import published
 from engine.results import closing_table, write_results
 from engine.run import Run, log
 from engine.train import make_trainer, parameters
@@ -36,7 +37,7 @@ def fit(run: Run) -> float | None:
     data = build_data(config)
     facts = model_facts(task, config)
     trainer = make_trainer(run, config, task, data)
-    trainer.callbacks.append(RecordConfig(config, run.choices))
+    trainer.callbacks.append(RecordConfig(run, published(run)))
     run.open()
     announce(run, facts)
     trainer.loggers = loggers = tracking.make_loggers(run, task)
