@@ -71,9 +71,17 @@ def test_the_model_is_free_only_where_it_chooses_the_figure(tmp_path):
 
 
 def test_a_checkpoint_keeps_what_left_the_published_set_up(tmp_path):
-    series = write_series(tmp_path / "long.csv", rows=600)
+    series = write_series(tmp_path / "long.csv", rows=1200)
     data = ("data=csv", f"data.path={series}", "data.lookback=24", "trainer=cpu", "logger=none")
-    trained = call(tmp_path, "preset=ltsf_linear", *data, "trainer.max_steps=1", "optim.lr=1e-9", "hydra.run.dir=run")
+    trained = call(
+        tmp_path,
+        "preset=ltsf_linear",
+        "model=linear",
+        *data,
+        "trainer.max_steps=1",
+        "optim.lr=1e-9",
+        "hydra.run.dir=run",
+    )
     assert trained.code == 0, trained.err
     tested = call(tmp_path, "mode=test", "ckpt=run/best.ckpt", "data.batch_size=8", "hydra.run.dir=test")
     assert tested.code == 0, tested.err
