@@ -28,7 +28,17 @@ class History(L.Callback):
         self.every = max(1, every)
         self.rows: list[dict[str, float]] = []
         self.train_seconds = 0.0
+        self._started: float | None = None
         self._sum, self._count = 0.0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to write the same metrics.csv."""
+        seconds = self.train_seconds + (time.perf_counter() - self._started if self._started else 0.0)
+        return {"rows": list(self.rows), "sum": self._sum, "count": self._count, "seconds": seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self._sum, self._count = state["rows"], state["sum"], state["count"]
+        self.train_seconds = state["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._started = time.perf_counter()
@@ -63,6 +73,7 @@ class History(L.Callback):
     def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.flush(trainer)
         self.train_seconds += time.perf_counter() - self._started
+        self._started = None
         self.write()
 
     def add(self, trainer: L.Trainer, values: dict[str, float]) -> None:

@@ -16,6 +16,7 @@ from engine.errors import Diverged, user_errors
 from engine.flops import forward_cost
 from engine.published import published
 from engine.results import closing_table, write_results
+from engine.resume import POINT, announce_resume, resume_point
 from engine.run import Run, log
 from engine.train import make_trainer, parameters
 
@@ -43,8 +44,9 @@ def fit(run: Run) -> float | None:
     trainer.loggers = loggers = tracking.make_loggers(run, task)
     history = next(c for c in trainer.callbacks if isinstance(c, History))
     try:
+        point = resume_point(run)
         write_results(run, "running", **facts)
-        best = train(trainer, task, data, run.dir)
+        best = train(trainer, task, data, run.dir, point)
         best_score = trainer.checkpoint_callback.best_model_score
         objective = None if best_score is None else float(best_score)
         metrics = ({} if objective is None else {task.monitor: objective}) | score(trainer, task, data)
@@ -95,15 +97,19 @@ def model_facts(task: L.LightningModule, config: dict[str, Any]) -> dict[str, An
     return {"params": parameters(task.model), "flops": flops, "kernels": chosen}
 
 
-def train(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, folder: Path) -> Path | None:
-    """Trains, then loads the best weights; a model without trainable parameters is taken as it is.
+def train(
+    trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, folder: Path, point: dict[str, Any] | None
+) -> Path | None:
+    """Trains (on from a resume point), then loads the best weights; a model without parameters is taken as it is.
 
     Returns:
         The best checkpoint, or None for a model without trainable parameters.
     """
     if not parameters(task.model)["trainable"]:
         return None
-    trainer.fit(task, datamodule=data)
+    if point:
+        announce_resume(point)
+    trainer.fit(task, datamodule=data, ckpt_path=folder / POINT if point else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = Path(trainer.checkpoint_callback.best_model_path or folder / "best.ckpt")

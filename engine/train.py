@@ -13,6 +13,7 @@ from torch import nn
 
 from engine.callbacks import History, ProgressBar, StopOnDivergence
 from engine.errors import user_errors
+from engine.resume import POINT, ResumePoints, WholeFiles
 from engine.run import Run, log
 
 STEP_HOOKS = (
@@ -35,14 +36,13 @@ def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data
     """
     quiet()
     settings = dict(config["trainer"])
-    patience = settings.pop("patience")
+    patience, seconds = settings.pop("patience"), settings.pop("checkpoint_seconds")
     every = settings["log_every_n_steps"]
     checkpoint = ModelCheckpoint(
         run.dir,
         "best",
         task.monitor,
         mode=task.direction,
-        save_last=True,
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
@@ -51,6 +51,7 @@ def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data
         History(run.dir / "metrics.csv", every),
         ProgressBar(task.monitor),
         checkpoint,
+        ResumePoints(run.dir / POINT, seconds),
     ]
     if patience is not None:
         callbacks.append(EarlyStopping(task.monitor, mode=task.direction, patience=patience, check_finite=True))
@@ -60,6 +61,7 @@ def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data
         return L.Trainer(
             **(settings | validation_interval(settings, data)),
             callbacks=callbacks,
+            plugins=[WholeFiles()],
             logger=False,
             default_root_dir=run.dir,
             num_sanity_val_steps=0,

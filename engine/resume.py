@@ -1,0 +1,158 @@
+"""Exact resume: a run stopped at any moment goes on at its last resume point and ends as if nothing had happened.
+
+A resume point is `last.ckpt`, written in one piece after a training step: model, optimiser, schedule, loops and
+callbacks by Lightning, the position in the epoch by the loader, and here the states of all random number generators.
+None is written at a step that validation follows: Lightning would take that validation for done.
+"""
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from engine.checkpoint import read_checkpoint
+from engine.errors import UserError
+from engine.fingerprint import code_hash
+from engine.resolvers import finished
+from engine.run import Run, log
+
+POINT = "last.ckpt"
+LEFT_BEHIND = (POINT, "best.ckpt", "metrics.csv", f".{POINT}.part", ".best.ckpt.part")
+"""What a run that starts afresh in a used directory removes."""
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there once all of it is on disk: no file is ever torn."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises OSError where it cannot be written (a full disk); what stood at `path` then still stands there."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                self.write(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @staticmethod
+    def write(checkpoint: dict[str, Any], file: Any) -> None:
+        """torch.save, whose writer says what failed only in the cause of its error."""
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            cause = error.__context__
+            raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
+
+
+class ResumePoints(Checkpoint):
+    """Writes `last.ckpt` at most every `seconds` during training, and at its end.
+
+    A Checkpoint, so that Lightning calls it after all other callbacks: their states of the same step go in.
+    """
+
+    def __init__(self, path: Path, seconds: float):
+        self.path, self.seconds = path, seconds
+        self.ended = False
+        self._point: dict[str, Any] | None = None
+        self._written = 0.0
+
+    def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        loader = trainer.train_dataloader.state_dict()
+        checkpoint["resume"] = {"ended": self.ended, "generators": generator_states(), "loader": loader}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._point = checkpoint["resume"]
+
+    def on_fit_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if self._point and self._point["ended"]:  # early, then killed before its results were written
+            trainer.should_stop = True
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._written = time.monotonic()
+        if (
+            self._point
+        ):  # only now: setting up the loaders draws numbers, and Lightning may do it before it restores them
+            trainer.train_dataloader.load_state_dict(self._point["loader"])
+            set_generator_states(self._point["generators"])
+            self._point = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if time.monotonic() - self._written >= self.seconds and resumable(trainer, index):
+            trainer.save_checkpoint(self.path)
+            self._written = time.monotonic()
+
+    def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self.ended = True
+        trainer.save_checkpoint(self.path)
+
+
+def resumable(trainer: L.Trainer, index: int) -> bool:
+    """Whether the state after this step is whole: gradients used up, neither validation nor end of the epoch next."""
+    counted = index if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx
+    validates = trainer.val_check_batch and (counted + 1) % trainer.val_check_batch == 0
+    return not (
+        trainer.is_last_batch
+        or trainer.should_stop
+        or validates
+        or (index + 1) % trainer.accumulate_grad_batches
+        or trainer.global_step == trainer.max_steps
+    )
+
+
+def generator_states() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, as tensors and plain values."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_generator_states(states: dict[str, Any]) -> None:
+    """Puts back what `generator_states` gave."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def resume_point(run: Run) -> dict[str, Any] | None:
+    """The contents of the run's own resume point; None where it starts afresh, and then nothing of before is left."""
+    path = run.dir / POINT
+    if path.is_file() and not finished(run.dir):
+        try:
+            contents = read_checkpoint(path)
+        except UserError as error:
+            log.warning(f"starting afresh: {error}")
+        else:
+            if contents["runner"].get("fingerprint") == run.fingerprint:
+                return contents
+            log.warning(f"starting afresh: {path} is of another set-up")
+    for name in LEFT_BEHIND:
+        (run.dir / name).unlink(missing_ok=True)
+    return None
+
+
+def announce_resume(contents: dict[str, Any]) -> None:
+    """One line that says where the run goes on; a second one where the code is not that of before."""
+    log.info(f"resumed after step {contents['global_step']}, epoch {contents['epoch'] + 1}")
+    if contents["runner"].get("code") != code_hash():
+        log.warning("the code has changed since: the result may differ from that of an undisturbed run")
