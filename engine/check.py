@@ -16,7 +16,7 @@ def check(cfg: DictConfig, overrides: list[str]) -> None:
     """Raises UserError for an unknown mode, a missing argument of the mode, or a value of the wrong type."""
     if cfg.mode not in MODES:
         raise UserError(f"mode={cfg.mode} is not a mode: {nearest(str(cfg.mode), MODES)}")
-    for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output")}.get(cfg.mode, ()):
+    for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output"), "report": ("path",)}.get(cfg.mode, ()):
         if cfg[key] is None:
             raise UserError(f"mode={cfg.mode} needs {key}=<path>")
     check_types(cfg, overrides)

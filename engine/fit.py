@@ -76,10 +76,11 @@ def fit(run: Run) -> float | None:
 
 
 def model_facts(task: L.LightningModule, config: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, FLOPs of one sample's forward pass, and the kernel behind each op."""
+    """Parameters, FLOPs of one sample's forward pass, the kernel behind each op, and what the task monitors."""
     device = "cuda" if torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu" else "cpu"
     chosen = kernels.choices(device)
-    return {"params": parameters(task.model), "flops": count_flops(task, config["data"]), "kernels": chosen}
+    costs = {"params": parameters(task.model), "flops": count_flops(task, config["data"]), "kernels": chosen}
+    return costs | {"monitor": task.monitor, "direction": task.direction}
 
 
 def train(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, folder: Path) -> Path | None:

@@ -11,6 +11,7 @@ FREE = (
     "ckpt",
     "input",
     "output",
+    "path",
     "debug",
     "logger",
     "kernel",
