@@ -30,7 +30,8 @@ def report(run: Run) -> None:
     write(page.with_suffix(".md"), markdown(tables, path))
     write(page.with_suffix(".csv"), csv_text(tables))
     write(page, html(tables, path, page.parent, skipped))
-    print(f"{len(records):,} runs of {len(tables)} task{'s' * (len(tables) > 1)}: {page} (tables also as .md and .csv)")
+    runs, tasks = (f"{n:,} {word}{'s' * (n != 1)}" for n, word in ((len(records), "run"), (len(tables), "task")))
+    print(f"{runs} of {tasks}: {page} (tables also as .md and .csv)")
 
 
 def target(run: Run) -> Path:

@@ -117,7 +117,7 @@ def run_contents(run: Record, board: Board, drawn: dict[str, Any] | None, folder
         "figures": [quote(name, errors="surrogateescape") for name in run.figures],
         "curves": {name: [[*map(rounded, column)] for column in curve] for name, curve in (drawn or {}).items()},
     }
-    return {key: value for key, value in values.items() if value not in (None, "", [], {}, False)}
+    return {key: value for key, value in values.items() if value or (value == 0 and value is not False)}
 
 
 def rounded(value: float | None) -> float | None:

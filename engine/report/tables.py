@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from engine.report.read import Record
@@ -108,10 +108,11 @@ def is_lower(metric: str, runs: list[Record]) -> bool:
 
 
 def varied_keys(runs: list[Record]) -> list[str]:
-    """Settings given on some command line, and choices of groups, that take two values or more; the commonest first."""
-    count: Counter[str] = Counter()
-    for run in runs:
-        count.update({key_of(o) for o in run.overrides} | run.choices.keys())
+    """Settings that some command line gives and that take two values or more: the commonest, those of the data first.
+
+    What a model or a preset brings along is told by its name and left out.
+    """
+    count = Counter(key for run in runs for key in {key_of(override) for override in run.overrides})
     names = [k for k, _ in count.most_common() if k not in ASIDE | SHOWN and not k.startswith(("hydra", "logger"))]
     varied = [key for key in names if len({value_of(run, key) for run in runs}) > 1]
     return sorted(varied[:MOST_KEYS], key=lambda key: (not key.startswith("data."), key))
@@ -170,12 +171,7 @@ def group(runs: list[Record], places: list[int]) -> Group:
             if getattr(run, name) is not None:
                 values[name].append(getattr(run, name))
     means = {name: fmean(found) for name, found in values.items()}
-    return Group(places, counted, means, {n: spread(f, means[n]) for n, f in values.items() if len(f) > 1})
-
-
-def spread(values: list[float], mean: float) -> float:
-    """Sample standard deviation."""
-    return (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return Group(places, counted, means, {name: stdev(found) for name, found in values.items() if len(found) > 1})
 
 
 def published_rows(board: Board) -> list[dict[str, Any]]:

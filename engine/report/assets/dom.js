@@ -57,13 +57,21 @@ function compare(a, b, descending) {
 // The order of first appearance, without repetition.
 const unique = (values) => [...new Set(values)];
 
-// The settings of a run that vary in its task: "data.horizon=96 model.depth=2".
-function setUp(task, run) {
-  return task.keys
+// The settings of a run that vary in its task: ["data.horizon=96", "model.depth=2"].
+function settings(keys, run) {
+  return keys
     .map((key, i) => [key, run.values[i]])
     .filter(([, value]) => value !== null && value !== undefined)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(" ");
+    .map(([key, value]) => `${key}=${value}`);
+}
+
+const setUp = (task, run) => settings(task.keys, run).join(" ");
+
+// The same to look at: without what goes before the last dot, unless two keys would then look alike.
+function setUpCell(task, run) {
+  const last = task.keys.map((key) => key.split(".").pop());
+  const keys = task.keys.map((key, i) => (last.filter((name) => name === last[i]).length > 1 ? key : last[i]));
+  return h("code", { title: setUp(task, run) }, ...settings(keys, run).flatMap((text) => [h("span", {}, text), " "]));
 }
 
 const shortName = (run) => run.name.split("/").pop();

@@ -4,9 +4,9 @@ const COLOURS = 10;
 const stroke = (i) => `var(--c${i % COLOURS})`;
 const dashes = (i) => ["", "5 3", "2 2", "8 3 2 3"][Math.floor(i / COLOURS) % 4] || null;
 
-// Four to eight round numbers from low to high; powers of ten on a logarithmic axis.
+// Four to eight round numbers from low to high; on a logarithmic axis, in ratios of 2, 5 or 10.
 function ticks(low, high, log) {
-  if (log) {
+  if (log && high / low >= 10) {
     const found = [];
     for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
       for (const m of Math.log10(high / low) < 2 ? [1, 2, 5] : [1]) found.push(m * 10 ** e);
@@ -22,6 +22,7 @@ function ticks(low, high, log) {
 }
 
 function tickText(value) {
+  if (!isNumber(value)) return String(value);
   const size = Math.abs(value);
   if (size >= 1e4) return scaled(value).replace(/(\.\d*?)0+(?= |$)/, "$1").replace(/\.(?= |$)/, "");
   if (size !== 0 && size < 1e-3) return value.toExponential(0);
@@ -66,7 +67,7 @@ function frame(place, { x, y, label }) {
 }
 
 function drawCurves(task, view, runs) {
-  const carrying = runs.filter((run) => run.curves);
+  const carrying = bestFirst(task, runs.filter((run) => run.curves));
   const names = unique(carrying.flatMap((run) => Object.keys(run.curves)));
   const limit = DATA.curves.runs >= DATA.curves.most ? `, the best of every data set: ${DATA.curves.most} are embedded at most` : "";
   $("curves-note").textContent = names.length
@@ -74,7 +75,7 @@ function drawCurves(task, view, runs) {
     : "No run here has a metrics.csv.";
   options($("curve-metric"), names.map((name) => [name, name]), view.curve);
   view.curve = $("curve-metric").value;
-  if (!view.drawn) view.drawn = new Set(bestFirst(task, carrying).slice(0, 6));
+  if (!view.drawn) view.drawn = new Set(carrying.slice(0, 6));
   drawPicker(task, view, carrying);
   drawChosen(view, carrying);
 }
@@ -99,7 +100,7 @@ function drawPicker(task, view, carrying) {
 
 function drawChosen(view, carrying) {
   const chosen = carrying.filter((run) => view.drawn.has(run) && run.curves[view.curve]);
-  carrying.forEach((run) => run.swatch.setAttribute("style", ""));
+  carrying.forEach((run) => { run.swatch.style.cssText = ""; });
   const log = $("curve-log").checked;
   const values = chosen.flatMap((run) => run.curves[view.curve][1]);
   if (!values.length) return $("curve-plot").replaceChildren(h("p", { class: "muted" }, "Nothing chosen."));

@@ -33,11 +33,11 @@ function drawSweep(task, runs) {
     return;
   }
   const mixed = unique(scored.map((run) => run.data)).length > 1;
-  $("sweep-note").textContent = `Means over ${scored.length} finished runs; darker is better (${task.lower[metric] ? "less" : "more"}).`
+  $("sweep-note").textContent = `Means over ${scored.length} finished runs; the stronger the colour, the better (${task.lower[metric] ? "less" : "more"}).`
     + (mixed ? " Choose one data set to compare settings." : "");
   const pick = (id) => axes.find((axis) => axis.name === $(id).value);
   drawHeat(scored, metric, task, pick("heat-rows"), pick("heat-columns"));
-  drawParallel(scored, metric, task, axes);
+  drawParallel(scored, metric, task, axes.filter((axis) => axis.name !== "seed"));
 }
 
 function drawHeat(runs, metric, task, rows, columns) {
@@ -50,8 +50,8 @@ function drawHeat(runs, metric, task, rows, columns) {
   const means = new Map([...cells].map(([key, values]) => [key, values.reduce((a, b) => a + b) / values.length]));
   const good = quality([...means.values()], task.lower[metric]);
   const across = levels(columns);
-  const head = h("tr", {}, h("th", { scope: "col" }, `${rows.name} \\ ${columns.name}`), ...across.map((level) => h("th", { scope: "col", class: "number" }, format(level))));
-  const body = levels(rows).map((row) => h("tr", {}, h("th", { scope: "row" }, format(row)), ...across.map((column) => {
+  const head = h("tr", {}, h("th", { scope: "col" }, `${rows.name} \\ ${columns.name}`), ...across.map((level) => h("th", { scope: "col", class: "number" }, tickText(level))));
+  const body = levels(rows).map((row) => h("tr", {}, h("th", { scope: "row" }, tickText(row)), ...across.map((column) => {
     const key = JSON.stringify([row, column]), value = means.get(key);
     if (value === undefined) return h("td", { class: "number" }, "");
     const cell = h("td", { class: "number heat", title: `${cells.get(key).length} runs` }, format(value));
@@ -70,7 +70,7 @@ function verticalAxis(values, top, bottom) {
   if (!levels.every(isNumber) || levels.length <= 6) {
     const at = new Map(levels.map((level, i) => [level, levels.length > 1 ? bottom - (i / (levels.length - 1)) * (bottom - top) : (top + bottom) / 2]));
     const every = Math.ceil(levels.length / 12);
-    return { at: (value) => at.get(value), labels: levels.filter((level, i) => i % every === 0).map((level) => [at.get(level), format(level)]) };
+    return { at: (value) => at.get(value), labels: levels.filter((level, i) => i % every === 0).map((level) => [at.get(level), tickText(level)]) };
   }
   const domain = [levels[0], levels[levels.length - 1]], log = domain[0] > 0 && domain[1] / domain[0] >= 50;
   const at = scale(domain, bottom, top, log);

@@ -47,13 +47,15 @@ function columns(task, view) {
   const number = (name, title, get, show = format) => ({ name, title, number: true, get, show: (row) => show(get(row)) });
   const text = (name, title, get, show) => ({ name, title, get, show: show || get });
   const shown = task.metrics.slice(0, view.allMetrics ? task.metrics.length : task.main);
+  const noted = task.runs.some((run) => badges(run).length);
   const stated = task.runs.some((run) => run.published && isNumber(run.published[0]));
   return [
     { name: "run", title: "click for its files and figures", get: (row) => shortName(row.run), head: true },
+    text("status", "", (row) => row.run.status, statuses),
     text("model", "", (row) => row.run.model),
     text("data", "", (row) => row.run.data),
     task.runs.some((run) => run.preset) && text("preset", "", (row) => row.run.preset),
-    task.keys.length && text("set-up", "settings that vary here", (row) => setUp(task, row.run), (row) => h("code", {}, setUp(task, row.run))),
+    task.keys.length && text("set-up", "settings that vary here", (row) => setUp(task, row.run), (row) => setUpCell(task, row.run)),
     view.grouped
       ? number("n", "finished seeds in the mean", (row) => row.group.counted.length)
       : number("seed", "", (row) => row.run.seed, (seed) => (isNumber(seed) ? String(seed) : "")),
@@ -61,15 +63,14 @@ function columns(task, view) {
       name, number: true, title: task.lower[i] ? "less is better" : "more is better",
       get: (row) => row.metrics[i], show: (row) => metricCell(row, i), best: i,
     })),
-    stated && number(`published ${primary}`, "the paper's figure for this set-up", published),
+    stated && number("published", `the paper's ${primary} for this set-up`, published),
     stated && number("difference", `ours against the published ${primary}`, gap, percent),
+    noted && text("remarks", "", (row) => badges(row.run).length || null, (row) => h("span", {}, ...badges(row.run))),
     number("train s", "seconds of training", (row) => row.seconds),
     number("memory MB", "peak memory", (row) => row.memory),
     number("params", "parameters", (row) => row.run.params, scaled),
     number("FLOPs", "of one sample's forward pass", (row) => row.run.flops, scaled),
     task.runs.some((run) => isNumber(run.energy)) && number("energy", "as the run states it", (row) => row.run.energy),
-    text("status", "", (row) => row.run.status, statuses),
-    { name: "remarks", title: "", get: (row) => badges(row.run).length || null, show: (row) => h("span", {}, ...badges(row.run)) },
   ].filter(Boolean);
 }
 
@@ -173,7 +174,9 @@ function drawPager(view, total, size, update) {
     sizes);
 }
 
-function drawPublished(task, isVisible) {
+const FEW = 20;
+
+function drawPublished(task, isVisible, most = FEW) {
   const rows = task.published.filter((row) => task.groups[row.group].members.some((member) => isVisible(task.runs[member])));
   $("published-note").textContent = rows.length
     ? "Mean ± standard deviation over n seeds; the difference is ours against the paper's."
@@ -181,14 +184,16 @@ function drawPublished(task, isVisible) {
   const names = ["model", "data", "preset", "set-up", "metric", "ours", "n", "published", "difference", "source"];
   const numbers = new Set(["ours", "n", "published", "difference"]);
   const head = h("tr", {}, ...names.map((name) => h("th", { scope: "col", class: numbers.has(name) ? "number" : null }, name)));
-  const body = rows.slice(0, 500).map((row) => {
+  const body = rows.slice(0, most).map((row) => {
     const run = task.runs[task.groups[row.group].counted[0]];
     const ours = format(row.ours) + (isNumber(row.std) ? ` ± ${row.std.toPrecision(2)}` : "");
     const source = h("td", { class: "source" }, ...badges(run), row.source || "");
-    const cells = [run.model, run.data, run.preset || "", h("code", {}, setUp(task, run)), row.metric];
+    const cells = [run.model, run.data, run.preset || "", setUpCell(task, run), row.metric];
     const values = [ours, row.n, format(row.published), percent(row.difference)];
     return h("tr", {}, ...cells.map((cell) => h("td", {}, cell)), ...values.map((v) => h("td", { class: "number" }, String(v))), source);
   });
-  if (rows.length > 500) $("published-note").textContent += ` The first 500 of ${rows.length} rows; report.md holds all.`;
+  const all = () => drawPublished(task, isVisible, rows.length);
+  const more = h("button", { type: "button", onclick: all }, `Show all ${rows.length} rows`);
   $("published-table").replaceChildren(...(rows.length ? [h("table", {}, h("thead", {}, head), h("tbody", {}, ...body))] : []));
+  $("published-more").replaceChildren(...(rows.length > most ? [more] : []));
 }
