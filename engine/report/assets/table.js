@@ -187,7 +187,7 @@ function drawPublished(task, isVisible, most = FEW) {
   const body = rows.slice(0, most).map((row) => {
     const run = task.runs[task.groups[row.group].counted[0]];
     const ours = format(row.ours) + (isNumber(row.std) ? ` ± ${row.std.toPrecision(2)}` : "");
-    const source = h("td", { class: "source" }, ...badges(run), row.source || "");
+    const source = h("td", { class: "source" }, ...badges(run).flatMap((one) => [one, " "]), row.source || "");
     const cells = [run.model, run.data, run.preset || "", setUpCell(task, run), row.metric];
     const values = [ours, row.n, format(row.published), percent(row.difference)];
     return h("tr", {}, ...cells.map((cell) => h("td", {}, cell)), ...values.map((v) => h("td", { class: "number" }, String(v))), source);
