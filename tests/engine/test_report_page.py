@@ -199,7 +199,10 @@ def test_heat_map_and_parallel_coordinates_show_the_sweep(page):
         ["0.001", "0.3100", "0.1100"],
         ["0.01", "1.010", "0.2100"],
     ]
-    good = [float(cell.value_of_css_property("--good")) for cell in all_of(page, "td.heat")]
+    good = [
+        float(page.execute_script("return arguments[0].style.getPropertyValue('--good')", cell))
+        for cell in all_of(page, "td.heat")
+    ]
     assert good[1] == 1 and good[2] == 0
     assert len(all_of(page, "polyline.thread")) == 12 and len(all_of(page, "svg.parallel line.axis")) == 3
     choose(page, "heat-columns", "seed")

@@ -93,7 +93,7 @@ function drawPicker(task, view, carrying) {
     const swatch = s("svg", { class: "swatch", width: 18, height: 10, "aria-hidden": "true" }, s("line", { x1: 0, x2: 18, y1: 5, y2: 5 }));
     run.swatch = swatch.firstChild;
     const seed = isNumber(run.seed) ? ` seed ${run.seed}` : "";
-    return h("label", { title: `${run.name} ${setUp(task, run)}` }, box, swatch, `${shortName(run)} · ${run.data}${seed}`);
+    return h("label", { title: `${run.name} ${setUp(task, run)}` }, box, swatch, h("span", {}, `${shortName(run)} · ${run.data}${seed}`));
   });
   $("curve-picker").replaceChildren(...entries);
 }

@@ -56,7 +56,7 @@ function drawHeat(runs, metric, task, rows, columns) {
     if (value === undefined) return h("td", { class: "number" }, "");
     const cell = h("td", { class: "number heat", title: `${cells.get(key).length} runs` }, format(value));
     cell.style.setProperty("--good", good(value).toFixed(3));
-    cell.classList.toggle("strong", good(value) > 0.55);
+    cell.classList.toggle("strong", good(value) > 0.58);
     return cell;
   })));
   $("heat-map").replaceChildren(h("table", { class: "heat-table" }, h("thead", {}, head), h("tbody", {}, ...body)));
@@ -65,9 +65,9 @@ function drawHeat(runs, metric, task, rows, columns) {
 const MOST_LINES = 500;
 
 // One vertical axis: where a value stands on it, and its labels. Texts stand evenly, numbers by size.
-function verticalAxis(values, top, bottom) {
+function verticalAxis(values, top, bottom, bySize) {
   const levels = unique(values).sort((a, b) => compare(a, b));
-  if (!levels.every(isNumber) || levels.length <= 6) {
+  if (!levels.every(isNumber) || (levels.length <= 6 && !bySize) || levels.length === 1) {
     const at = new Map(levels.map((level, i) => [level, levels.length > 1 ? bottom - (i / (levels.length - 1)) * (bottom - top) : (top + bottom) / 2]));
     const every = Math.ceil(levels.length / 12);
     return { at: (value) => at.get(value), labels: levels.filter((level, i) => i % every === 0).map((level) => [at.get(level), tickText(level)]) };
@@ -84,7 +84,7 @@ function drawParallel(runs, metric, task, axes) {
   const gap = Math.max(120, ($("parallel").clientWidth - 150) / (shown.length - 1)), height = 320, top = 34, bottom = height - 14, left = 70;
   const width = left + gap * (shown.length - 1) + 80;
   const svg = s("svg", { class: "parallel", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `${lines.length} runs over ${shown.map((axis) => axis.name).join(", ")}` });
-  const scales = shown.map((axis) => verticalAxis(lines.map((run) => axis.get(run) ?? "–"), top, bottom));
+  const scales = shown.map((axis, i) => verticalAxis(lines.map((run) => axis.get(run) ?? "–"), top, bottom, i === shown.length - 1));
   const good = quality(lines.map((run) => run.metrics[metric]), task.lower[metric]);
   for (const run of lines) {
     const points = shown.map((axis, i) => `${(left + gap * i).toFixed(1)},${scales[i].at(axis.get(run) ?? "–").toFixed(1)}`).join(" ");
@@ -95,7 +95,7 @@ function drawParallel(runs, metric, task, axes) {
   shown.forEach((axis, i) => {
     const x = left + gap * i;
     svg.append(s("line", { class: "axis", x1: x, x2: x, y1: top, y2: bottom }));
-    svg.append(s("text", { class: "label", x, y: 14, "text-anchor": "middle" }, axis.name));
+    svg.append(s("text", { class: "label", x, y: 14, "text-anchor": "middle" }, axis.name.split(".").pop(), s("title", {}, axis.name)));
     for (const [y, text] of scales[i].labels)
       svg.append(s("text", { class: "tick halo", x: x - 6, y: y + 4, "text-anchor": "end" }, text.length > 14 ? `${text.slice(0, 13)}…` : text));
   });
