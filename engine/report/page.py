@@ -21,12 +21,12 @@ from engine.report.read import Record
 from engine.report.tables import Board, published_rows, value_of
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("dom.js", "table.js", "plot.js", "sweep.js", "app.js")
+SCRIPTS = ("dom", "table", "details", "published", "plot", "curves", "cost", "sweep", "app")
 
 
 def html(boards: list[Board], path: Path, folder: Path, skipped: list[tuple[str, str]]) -> str:
     """The whole page, for a file in `folder`."""
-    script = "".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = "".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     policy = f"default-src 'none'; img-src 'self' file: data:; style-src {source(style)}; script-src {source(script)}; "
     policy += "base-uri 'none'; form-action 'none'"

@@ -78,7 +78,8 @@ def read_runs(path: Path) -> tuple[list[Record], list[tuple[str, str]]]:
     records, skipped = [], []
     for folder in run_folders(path):
         try:
-            records.append(read_record(folder, os.path.relpath(folder, path)))
+            name = os.path.relpath(folder, path)
+            records.append(read_record(folder, name if name != "." else os.path.basename(os.path.abspath(folder))))
         except (OSError, ValueError, RecursionError) as error:
             skipped.append((os.path.join(folder, "results.json"), reason(error)))
     return records, skipped

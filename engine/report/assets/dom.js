@@ -37,7 +37,13 @@ function format(value) {
 // 4656 -> 4.66 k, 841568 -> 842 k
 function scaled(value) {
   if (!isNumber(value)) return "";
-  const units = [[1e15, " P"], [1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]];
+  const units = [
+    [1e15, " P"],
+    [1e12, " T"],
+    [1e9, " G"],
+    [1e6, " M"],
+    [1e3, " k"],
+  ];
   const [size, unit] = units.find(([size]) => value >= size) || [1, ""];
   return (size === 1 ? String(value) : (value / size).toPrecision(3)) + unit;
 }
@@ -48,9 +54,7 @@ const percent = (value) => (isNumber(value) ? `${value > 0 ? "+" : ""}${value.to
 function compare(a, b, descending) {
   const none = (value) => value === null || value === undefined || value === "";
   if (none(a) || none(b)) return none(a) - none(b);
-  const order = isNumber(a) && isNumber(b)
-    ? a - b
-    : String(a).localeCompare(String(b), "en", { numeric: true });
+  const order = isNumber(a) && isNumber(b) ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
   return descending ? -order : order;
 }
 
@@ -71,7 +75,8 @@ const setUp = (task, run) => settings(task.keys, run).join(" ");
 function setUpCell(task, run) {
   const last = task.keys.map((key) => key.split(".").pop());
   const keys = task.keys.map((key, i) => (last.filter((name) => name === last[i]).length > 1 ? key : last[i]));
-  return h("code", { title: setUp(task, run) }, ...settings(keys, run).flatMap((text) => [h("span", {}, text), " "]));
+  const shown = { values: run.values.map((value) => (isNumber(value) ? Number(value.toPrecision(4)) : value)) };
+  return h("code", { title: setUp(task, run) }, ...settings(keys, shown).flatMap((text) => [h("span", {}, text), " "]));
 }
 
 const shortName = (run) => run.name.split("/").pop();

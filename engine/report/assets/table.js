@@ -1,29 +1,49 @@
-// The leaderboard and the comparison with published figures.
+// The leaderboard: a row per run, or per group of runs that are the same but for the seed.
 
 const badge = (text, title) => h("span", { class: "badge", title }, text);
 
 function statusCell(run) {
-  return h("span", { class: `status status-${/^[a-z]+$/.test(run.status) ? run.status : "other"}`, title: run.error }, run.status);
+  return h(
+    "span",
+    { class: `status status-${/^[a-z]+$/.test(run.status) ? run.status : "other"}`, title: run.error },
+    run.status,
+  );
 }
 
-// What one should know before comparing a run.
-function badges(run) {
+// What one should know before comparing a run, or the runs behind a mean.
+function badges(runs) {
   const found = [];
-  if (run.stale) found.push(badge("other code", `made by other code than the present one (${DATA.code})`));
-  if (run.published && run.changed) found.push(badge("not the published set-up", run.changed.join(", ")));
-  if (run.mode) found.push(badge(`mode=${run.mode}`, "scored by another mode than fit"));
+  if (runs.some((run) => run.stale))
+    found.push(badge("other code", `made by other code than the present one (${DATA.code})`));
+  const changed = unique(runs.flatMap((run) => (run.published && run.changed) || []));
+  if (changed.length) found.push(badge("not the published set-up", changed.join(", ")));
+  for (const mode of unique(runs.flatMap((run) => run.mode || [])))
+    found.push(badge(`mode=${mode}`, "scored by another mode than fit"));
   return found;
 }
 
+// The runs behind a row's numbers.
+const counted = (task, group) =>
+  (group.counted.length ? group.counted : group.members).map((place) => task.runs[place]);
+
 // A row of the table: a run, or a group of runs that are the same but for the seed.
 function runRow(run, place) {
-  return { id: `run-${place}`, run, metrics: run.metrics, seconds: run.seconds, memory: run.memory };
+  return { id: `run-${place}`, run, counted: [run], metrics: run.metrics, seconds: run.seconds, memory: run.memory };
 }
 
 function groupRow(task, group, place) {
-  const run = task.runs[group.counted.length ? group.counted[0] : group.members[0]];
+  const behind = counted(task, group);
   const members = group.members.map((member) => task.runs[member]);
-  return { id: `group-${place}`, run, group, members, metrics: group.metrics, seconds: group.seconds, memory: group.memory };
+  return {
+    id: `group-${place}`,
+    run: behind[0],
+    counted: behind,
+    group,
+    members,
+    metrics: group.metrics,
+    seconds: group.seconds,
+    memory: group.memory,
+  };
 }
 
 function metricCell(row, i) {
@@ -43,11 +63,18 @@ function statuses(row) {
 function columns(task, view) {
   const primary = task.metrics[0];
   const published = (row) => row.run.published && row.run.published[0];
-  const gap = (row) => (published(row) && isNumber(row.metrics[0]) ? 100 * (row.metrics[0] / published(row) - 1) : null);
-  const number = (name, title, get, show = format) => ({ name, title, number: true, get, show: (row) => show(get(row)) });
+  const gap = (row) =>
+    published(row) && isNumber(row.metrics[0]) ? 100 * (row.metrics[0] / published(row) - 1) : null;
+  const number = (name, title, get, show = format) => ({
+    name,
+    title,
+    number: true,
+    get,
+    show: (row) => show(get(row)),
+  });
   const text = (name, title, get, show) => ({ name, title, get, show: show || get });
   const shown = task.metrics.slice(0, view.allMetrics ? task.metrics.length : task.main);
-  const noted = task.runs.some((run) => badges(run).length);
+  const noted = task.runs.some((run) => badges([run]).length);
   const stated = task.runs.some((run) => run.published && isNumber(run.published[0]));
   return [
     { name: "run", title: "click for its files and figures", get: (row) => shortName(row.run), head: true },
@@ -55,17 +82,38 @@ function columns(task, view) {
     text("model", "", (row) => row.run.model),
     text("data", "", (row) => row.run.data),
     task.runs.some((run) => run.preset) && text("preset", "", (row) => row.run.preset),
-    task.keys.length && text("set-up", "settings that vary here", (row) => setUp(task, row.run), (row) => setUpCell(task, row.run)),
+    task.keys.length &&
+      text(
+        "set-up",
+        "settings that vary here",
+        (row) => setUp(task, row.run),
+        (row) => setUpCell(task, row.run),
+      ),
     view.grouped
       ? number("n", "finished seeds in the mean", (row) => row.group.counted.length)
-      : number("seed", "", (row) => row.run.seed, (seed) => (isNumber(seed) ? String(seed) : "")),
+      : number(
+          "seed",
+          "",
+          (row) => row.run.seed,
+          (seed) => (isNumber(seed) ? String(seed) : ""),
+        ),
     ...shown.map((name, i) => ({
-      name, number: true, title: task.lower[i] ? "less is better" : "more is better",
-      get: (row) => row.metrics[i], show: (row) => metricCell(row, i), best: i,
+      name,
+      number: true,
+      title: task.lower[i] ? "less is better" : "more is better",
+      get: (row) => row.metrics[i],
+      show: (row) => metricCell(row, i),
+      best: i,
     })),
     stated && number("published", `the paper's ${primary} for this set-up`, published),
     stated && number("difference", `ours against the published ${primary}`, gap, percent),
-    noted && text("remarks", "", (row) => badges(row.run).length || null, (row) => h("span", {}, ...badges(row.run))),
+    noted &&
+      text(
+        "remarks",
+        "",
+        (row) => badges(row.counted).length || null,
+        (row) => h("span", {}, ...badges(row.counted)),
+      ),
     number("train s", "seconds of training", (row) => row.seconds),
     number("memory MB", "peak memory", (row) => row.memory),
     number("params", "parameters", (row) => row.run.params, scaled),
@@ -76,7 +124,9 @@ function columns(task, view) {
 
 // The best value of each metric among the finished runs of one data set under the same data settings.
 function bests(task, rows) {
-  const own = task.keys.map((key, i) => i).filter((i) => task.keys[i].startsWith("data.") && !/batch_size|lookback|workers/.test(task.keys[i]));
+  const own = task.keys
+    .map((key, i) => i)
+    .filter((i) => task.keys[i].startsWith("data.") && !/batch_size|lookback|workers/.test(task.keys[i]));
   const problem = (run) => [run.data, ...own.map((i) => run.values[i])].join("\u0000");
   const best = new Map();
   for (const row of rows) {
@@ -93,34 +143,12 @@ function bests(task, rows) {
 
 function headCell(column, sort, choose) {
   const direction = sort.column === column.name ? (sort.descending ? "descending" : "ascending") : "none";
-  const button = h("button", { type: "button", title: column.title || null, onclick: () => choose(column.name) }, column.name);
+  const button = h(
+    "button",
+    { type: "button", title: column.title || null, onclick: () => choose(column.name) },
+    column.name,
+  );
   return h("th", { scope: "col", "aria-sort": direction, class: column.number ? "number" : null }, button);
-}
-
-function detailRow(task, row, width) {
-  const runs = row.group ? row.members : [row.run];
-  return h("tr", { class: "details" }, h("td", { colspan: width }, ...runs.map((run) => details(task, run))));
-}
-
-// Files, overrides, error, baselines and thumbnails of one run, made when asked for.
-function details(task, run) {
-  const link = (name) => h("a", { href: `${run.url}/${name}` }, name);
-  const files = ["config.yaml", "results.json", "metrics.csv", "run.log"].flatMap((name) => [link(name), " "]);
-  const baselines = Object.entries(run.baselines || {}).map(([name, values]) => {
-    const scores = task.metrics.map((metric, i) => [metric, values[i]]).filter(([, value]) => isNumber(value));
-    return h("p", {}, `${name.replaceAll("_", " ")}: `, scores.slice(0, task.main).map(([m, v]) => `${m} ${format(v)}`).join(", "));
-  });
-  const figures = (run.figures || []).map((name) => {
-    const image = h("img", { src: `${run.url}/${name}`, alt: `${name} of ${run.name}`, loading: "lazy", onerror: () => image.closest("a").remove() });
-    return h("a", { href: `${run.url}/${name}` }, image);
-  });
-  return h("div", { class: "run-details" },
-    h("p", {}, h("strong", {}, run.name), isNumber(run.seed) ? `, seed ${run.seed}: ` : ": ", ...files),
-    run.overrides ? h("p", {}, h("code", {}, run.overrides)) : null,
-    run.source && run.published ? h("p", {}, `published: ${run.source}`) : null,
-    run.error ? h("p", { class: "error" }, run.error) : null,
-    ...baselines,
-    h("div", { class: "figures" }, ...figures));
 }
 
 function drawTable(task, view, rows, update) {
@@ -137,18 +165,27 @@ function drawTable(task, view, rows, update) {
   const size = view.pageSize || ordered.length || 1;
   view.page = Math.min(view.page, Math.max(0, Math.ceil(ordered.length / size) - 1));
   const body = h("tbody");
-  for (const row of ordered.slice(view.page * size, (view.page + 1) * size)) body.append(bodyRow(task, view, row, found, isBest));
+  for (const row of ordered.slice(view.page * size, (view.page + 1) * size))
+    body.append(bodyRow(task, view, row, found, isBest));
   const head = h("thead", {}, h("tr", {}, ...found.map((column) => headCell(column, view.sort, choose))));
   $("leaderboard-table").replaceChildren(h("table", {}, head, body));
   drawPager(view, ordered.length, size, update);
 }
 
 function bodyRow(task, view, row, found, isBest) {
-  const opener = h("button", { type: "button", class: "opener", "aria-expanded": "false", title: row.run.name }, shortName(row.run));
+  const opener = h(
+    "button",
+    { type: "button", class: "opener", "aria-expanded": "false", title: row.run.name },
+    shortName(row.run),
+  );
   const cells = found.map((column) => {
     if (column.head) return h("th", { scope: "row" }, opener);
     const best = column.best !== undefined && isNumber(row.metrics[column.best]) && isBest(row, column.best);
-    return h("td", { class: [column.number ? "number" : "", best ? "best" : ""].join(" ").trim() || null }, column.show(row));
+    return h(
+      "td",
+      { class: [column.number ? "number" : "", best ? "best" : ""].join(" ").trim() || null },
+      column.show(row),
+    );
   });
   const line = h("tr", { id: row.id }, ...cells);
   opener.addEventListener("click", () => {
@@ -162,38 +199,33 @@ function bodyRow(task, view, row, found, isBest) {
 
 function drawPager(view, total, size, update) {
   const pages = Math.ceil(total / size);
-  const go = (step) => () => { view.page += step; update(); $("leaderboard").scrollIntoView(); };
-  const sizes = h("select", { "aria-label": "Rows per page", onchange: () => { view.pageSize = Number(sizes.value); view.page = 0; update(); } },
-    ...[[50, "50 rows"], [200, "200 rows"], [0, "all rows"]].map(([value, text]) => h("option", { value }, text)));
+  const go = (step) => () => {
+    view.page += step;
+    update();
+    $("leaderboard").scrollIntoView();
+  };
+  const sizes = h(
+    "select",
+    {
+      "aria-label": "Rows per page",
+      onchange: () => {
+        view.pageSize = Number(sizes.value);
+        view.page = 0;
+        update();
+      },
+    },
+    ...[
+      [50, "50 rows"],
+      [200, "200 rows"],
+      [0, "all rows"],
+    ].map(([value, text]) => h("option", { value }, text)),
+  );
   sizes.value = view.pageSize;
   const first = total ? view.page * size + 1 : 0;
   $("pager").replaceChildren(
     h("button", { type: "button", disabled: view.page === 0, onclick: go(-1) }, "Previous"),
     h("button", { type: "button", disabled: view.page >= pages - 1, onclick: go(1) }, "Next"),
     h("span", {}, `${first}–${Math.min(total, (view.page + 1) * size)} of ${total.toLocaleString("en")}`),
-    sizes);
-}
-
-const FEW = 20;
-
-function drawPublished(task, isVisible, most = FEW) {
-  const rows = task.published.filter((row) => task.groups[row.group].members.some((member) => isVisible(task.runs[member])));
-  $("published-note").textContent = rows.length
-    ? "Mean ± standard deviation over n seeds; the difference is ours against the paper's."
-    : "No finished run here has a published figure: presets state them.";
-  const names = ["model", "data", "preset", "set-up", "metric", "ours", "n", "published", "difference", "source"];
-  const numbers = new Set(["ours", "n", "published", "difference"]);
-  const head = h("tr", {}, ...names.map((name) => h("th", { scope: "col", class: numbers.has(name) ? "number" : null }, name)));
-  const body = rows.slice(0, most).map((row) => {
-    const run = task.runs[task.groups[row.group].counted[0]];
-    const ours = format(row.ours) + (isNumber(row.std) ? ` ± ${row.std.toPrecision(2)}` : "");
-    const source = h("td", { class: "source" }, ...badges(run).flatMap((one) => [one, " "]), row.source || "");
-    const cells = [run.model, run.data, run.preset || "", setUpCell(task, run), row.metric];
-    const values = [ours, row.n, format(row.published), percent(row.difference)];
-    return h("tr", {}, ...cells.map((cell) => h("td", {}, cell)), ...values.map((v) => h("td", { class: "number" }, String(v))), source);
-  });
-  const all = () => drawPublished(task, isVisible, rows.length);
-  const more = h("button", { type: "button", onclick: all }, `Show all ${rows.length} rows`);
-  $("published-table").replaceChildren(...(rows.length ? [h("table", {}, h("thead", {}, head), h("tbody", {}, ...body))] : []));
-  $("published-more").replaceChildren(...(rows.length > most ? [more] : []));
+    sizes,
+  );
 }
