@@ -11,24 +11,24 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 HERE = Path(__file__).resolve().parent
-ROWS = [
-    "preset=ltsf_linear/etth1 model=dlinear data.horizon=96",
-    "preset=ltsf_linear/etth1 model=dlinear data.horizon=192",
-    "preset=ltsf_linear/exchange model=dlinear data.horizon=96",
-    "preset=itransformer/etth1 data.horizon=96",
-    "preset=itransformer/etth1 data.horizon=192",
-    "preset=itransformer/etth2 data.horizon=96",
-    "preset=itransformer/etth2 data.horizon=192",
-    "preset=s_mamba/etth1 data.horizon=96",
-    "preset=s_mamba/exchange data.horizon=96",
-    "preset=itransformer/ettm1 data.horizon=96",
-]
 SEEDS = (0, 1, 2)
+ROWS = {
+    "preset=itransformer/etth1 data.horizon=96": SEEDS,
+    "preset=itransformer/etth1 data.horizon=192": SEEDS,
+    "preset=itransformer/etth2 data.horizon=96": SEEDS,
+    "preset=itransformer/etth2 data.horizon=192": SEEDS,
+    "preset=itransformer/ettm1 data.horizon=96": SEEDS,
+    "preset=ltsf_linear/etth1 model=dlinear data.horizon=96": SEEDS,
+    "preset=ltsf_linear/etth1 model=dlinear data.horizon=192": SEEDS,
+    "preset=ltsf_linear/exchange model=dlinear data.horizon=96": SEEDS,
+    "preset=ltsf_linear/exchange model=dlinear model.init=ones data.horizon=96": range(20),
+    "preset=s_mamba/etth1 data.horizon=96": SEEDS,
+    "preset=s_mamba/exchange data.horizon=96": SEEDS,
+}
 
 
 def run(row: str, seed: int, folder: Path) -> dict:
@@ -44,14 +44,15 @@ def run(row: str, seed: int, folder: Path) -> dict:
 
 
 def line(row: str, runs: list[dict]) -> str:
-    """One row of the table: mean and spread over the seeds, the published figure, the relative difference."""
+    """One row of the table: mean and spread over the seeds (and the median of many), the published figure, the gap."""
     published = runs[0]["published"]
     cells = [f"`{row}`"]
     for metric in ("test/mse", "test/mae"):
         ours = [r["metrics"][metric] for r in runs]
         gap = 100 * (mean(ours) / published[metric] - 1)
-        cells += [f"{mean(ours):.4f} ± {stdev(ours):.4f}", f"{published[metric]:.3f}", f"{gap:+.1f} %"]
-    cells += [published["source"], f"{mean(r['seconds']['train'] for r in runs):.0f}"]
+        middle = f", median {median(ours):.4f}" if len(ours) > len(SEEDS) else ""
+        cells += [f"{mean(ours):.4f} ± {stdev(ours):.4f}{middle}", f"{published[metric]:.3f}", f"{gap:+.1f} %"]
+    cells += [str(len(runs)), published["source"], f"{mean(r['seconds']['train'] for r in runs):.0f}"]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -62,22 +63,24 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("outputs/reproductions"))
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    pairs = list(product(ROWS, SEEDS))
+    pairs = [(row, seed) for row, seeds in ROWS.items() for seed in seeds]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         results = list(pool.map(lambda pair: run(*pair, arguments.folder), pairs))
     runs = {row: [r for (other, _), r in zip(pairs, results, strict=True) if other == row] for row in ROWS}
     versions = results[-1]["versions"]
-    head = "| command | MSE | paper | diff | MAE | paper | diff | source of the published figure | s |"
+    head = "| command | MSE | paper | diff | MAE | paper | diff | seeds | source of the published figure | s |"
     text = [
         "# Published figures, reproduced",
         "",
         f"Made by `make reproductions`, {date.today()}: torch {versions['torch']}, lightning {versions['lightning']}, "
-        f"CPU, {arguments.jobs} runs at a time with one thread each; seeds {', '.join(map(str, SEEDS))}, "
-        "mean ± standard deviation. Every test window counts. `s`: seconds of training.",
+        f"CPU, {arguments.jobs} runs at a time with one thread each; seeds from 0 up, mean ± standard deviation. "
+        "Every test window counts. `s`: seconds of training.",
         "",
         head,
-        "| --- |" + " ---: |" * 6 + " --- | ---: |",
+        "| --- |" + " ---: |" * 7 + " --- | ---: |",
         *(line(row, runs[row]) for row in ROWS),
+        "",
+        "Why a row misses by more than 3 %: [misses.md](misses.md).",
     ]
     (HERE / "reproductions.md").write_text("\n".join(text) + "\n")
 

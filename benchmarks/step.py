@@ -20,7 +20,7 @@ from engine import tracking
 from engine.build import build_data, build_task
 from engine.compose import compose_run
 from engine.run import Run
-from engine.train import make_trainer
+from engine.train import make_trainer, skip_idle_hooks
 
 STEPS, WARMUP = 200, 20
 
@@ -39,9 +39,9 @@ def through_the_runner(run: Run) -> list[float]:
     """Seconds of each step of a real run: Lightning, callbacks, logging to W&B (offline)."""
     config = run.plain()
     task, data = build_task(run, config), build_data(config)
-    loggers = tracking.make_loggers(run, task)
-    trainer = make_trainer(run, config, task, data, loggers)
-    clock = Clock()
+    trainer = make_trainer(run, config, task, data)
+    trainer.loggers = loggers = tracking.make_loggers(run, task)
+    clock = skip_idle_hooks(Clock())
     trainer.callbacks.append(clock)
     trainer.fit(task, datamodule=data)
     tracking.close(loggers, 0)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from hydra import compose
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from engine.compose import composed
 from engine.explain import options
 from engine.run import Run
 
@@ -14,7 +14,7 @@ def catalog(run: Run) -> None:
     """Prints every preset: name, paper, task, claim, and a line per published set-up."""
     console = Console(highlight=False)
     for name in options("preset"):
-        cfg = compose("config", overrides=[f"preset={name}"], return_hydra_config=True)
+        cfg = composed([f"preset={name}"])
         paper = OmegaConf.to_container(cfg.paper, resolve=True)
         claim = paper.get("claim")
         console.print(f"[bold]{name}[/]  task={cfg.hydra.runtime.choices.task}  {paper['title']}", soft_wrap=True)

@@ -11,15 +11,29 @@ from engine import CONF
 from engine.errors import UserError, nearest
 from engine.modes import MODES
 
+PATHS = ("ckpt", "input", "output", "path", "data.root", "data.path")
+"""Keys that hold a path, null by default."""
+
 
 def check(cfg: DictConfig, overrides: list[str]) -> None:
-    """Raises UserError for an unknown mode, a missing argument of the mode, or a value of the wrong type."""
+    """Raises UserError for an unknown mode or key, a missing argument of the mode, or a value of the wrong type."""
     if cfg.mode not in MODES:
         raise UserError(f"mode={cfg.mode} is not a mode: {nearest(str(cfg.mode), MODES)}")
     for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output"), "report": ("path",)}.get(cfg.mode, ()):
         if cfg[key] is None:
             raise UserError(f"mode={cfg.mode} needs {key}=<path>")
+    for key in cfg:
+        if key not in known_keys():
+            raise UserError(f"+{key}: nothing reads such a key; {nearest(key, known_keys())}")
+    if not isinstance(cfg.seed, int):
+        raise UserError(f"seed={cfg.seed}: expected a whole number, like 0")
     check_types(cfg, overrides)
+
+
+def known_keys() -> set[str]:
+    """The top-level keys of a config: those of config.yaml and the groups."""
+    own = set(OmegaConf.load(CONF / "config.yaml")) - {"defaults"}
+    return own | {path.name for path in CONF.iterdir() if path.is_dir()}
 
 
 def is_group(key: str) -> bool:
@@ -44,6 +58,8 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
     for key in keys:
         before = OmegaConf.select(default, key, throw_on_missing=False)
         value = OmegaConf.select(cfg, key)
+        if key in PATHS and isinstance(value, DictConfig | ListConfig):
+            raise UserError(f"{key}={value}: expected one path")
         wanted = mismatch(before, value)
         if wanted:
             shown = OmegaConf.to_container(before) if isinstance(before, DictConfig | ListConfig) else before

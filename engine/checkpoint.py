@@ -7,13 +7,18 @@ import lightning as L
 import torch
 
 from engine.errors import UserError, nearest, one_line
+from engine.run import Run
 
 
 class RecordConfig(L.Callback):
-    """Writes the plain config and the chosen options into every checkpoint."""
+    """Writes the plain config, what of it left the published set-up, and the chosen options into every checkpoint."""
 
-    def __init__(self, config: dict[str, Any], choices: dict[str, Any]):
-        self.record = {"config": config, "choices": {k: v for k, v in choices.items() if not k.startswith("hydra/")}}
+    def __init__(self, run: Run, figures: dict[str, Any] | None):
+        config = run.plain()
+        if figures:
+            config["paper"]["changed"] = figures["changed"]
+        choices = {group: choice for group, choice in run.choices.items() if not group.startswith("hydra/")}
+        self.record = {"config": config, "choices": choices}
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["runner"] = self.record
@@ -25,7 +30,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not a checkpoint, or not one of runner's.
     """
-    path = Path(path)
+    path = Path(str(path))
     if not path.is_file():
         raise UserError(f"ckpt={path}: no such file; {beside(path)}")
     try:

@@ -25,8 +25,12 @@ def describe(run: Run) -> None:
     rows = [
         ("parameters", f"{facts['params']['total']:,}", stated(figures, "params_m", "M")),
         ("trainable parameters", f"{facts['params']['trainable']:,}", ""),
-        ("FLOPs, one sample forward", quantity(facts["flops"]), stated(figures, "gflops", "GFLOPs")),
-        ("MACs, one sample forward", quantity(facts["flops"] // 2), stated(figures, "gmacs", "GMACs")),
+        ("FLOPs of one sample forward, matrix products", quantity(facts["flops"]), stated(figures, "gflops", "GFLOPs")),
+        (
+            "MACs of one sample forward, matrix products",
+            quantity(facts["flops"] // 2),
+            stated(figures, "gmacs", "GMACs"),
+        ),
         (f"activations kept for backward, batch {config['data']['batch_size']}", f"{saved / 2**20:.1f} MiB", ""),
         *((f"kernel of {op}", backend, "") for op, backend in facts["kernels"].items()),
         *((metric, "", f"{value:g}") for metric, value in figures.items() if metric.startswith("test/")),

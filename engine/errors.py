@@ -33,9 +33,12 @@ def nearest(name: str, valid: Iterable[str], most: int = 3) -> str:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Building models and data is where wrong values surface: what is raised there is the user's to mend."""
+def user_errors(*more: type[Exception]) -> Iterator[None]:
+    """Building models and data is where wrong values surface: what is raised there is the user's to mend.
+
+    `more`: other kinds of errors that stand for wrong values in this place.
+    """
     try:
         yield
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, *more) as error:
         raise UserError(one_line(error)) from error

@@ -1,8 +1,11 @@
 """Hydra's and OmegaConf's errors in one line that names the nearest valid names."""
 
 import re
+from collections.abc import Sequence
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -11,13 +14,18 @@ from engine import CONF
 from engine.check import is_group
 from engine.errors import nearest, one_line
 
+LISTED = ("method",)
+"""Groups of which several options stack."""
+
 
 def explain(error: BaseException, arguments: list[str]) -> str | None:
     """One line for an error in the command or its configs; None for an error that is not the user's."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return missing_option(error.missing_cfg_file)
+        return missing_option(error.missing_cfg_file, error.options or ())
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: write key=value, and quote what the shell would change"
+    if isinstance(error, ValueError | OmegaConfBaseException | HydraException) and (wrong := not_an_option(arguments)):
+        return wrong
     if isinstance(error, ConfigCompositionException):
         return composition(error, arguments)
     if isinstance(error, OmegaConfBaseException | HydraException):
@@ -28,11 +36,28 @@ def explain(error: BaseException, arguments: list[str]) -> str | None:
     return None
 
 
-def missing_option(path: str) -> str:
-    """`model/itransfomer` -> the nearest options of `model`."""
-    group = next((g for g in known_groups() if path.startswith(g + "/")), path.rpartition("/")[0])
+def missing_option(path: str, known: Sequence[str]) -> str:
+    """`model/itransfomer` -> the nearest options of `model`; `known`: those of Hydra and its plugins."""
+    group = "preset" if path.startswith("preset/") else path.rpartition("/")[0]
     name = path.removeprefix(group + "/")
-    return f"{group}={name}: no such option; {nearest(name, options(group))}"
+    return f"{group}={name}: no such option; {nearest(name, options(group) or known)}"
+
+
+def not_an_option(arguments: list[str]) -> str | None:
+    """`model=3`, `model=[linear,dlinear]`: a group takes the name of one of its options, `method` a list of them."""
+    for argument in arguments:
+        key, equals, value = argument.lstrip("+~").partition("=")
+        if equals and not key:
+            return f"cannot read {argument!r}: write key=value"
+        if not equals or not is_group(key):
+            continue
+        chosen = OverridesParser.create().parse_override(argument).value()
+        if isinstance(chosen, list) and key not in LISTED:
+            return f"{key}={value}: takes one option; to run each of them: -m {key}={','.join(map(str, chosen))}"
+        for one in chosen.list if isinstance(chosen, ChoiceSweep) else [chosen]:
+            if not isinstance(one, str | list):
+                return f"{key}={one}: no such option; {nearest(str(one), options(key))}"
+    return None
 
 
 def options(group: str) -> list[str]:

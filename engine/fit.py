@@ -12,8 +12,9 @@ from engine import figures, tracking
 from engine.build import build_data, build_task, complete
 from engine.callbacks import History
 from engine.checkpoint import RecordConfig, load_weights, read_checkpoint
-from engine.errors import Diverged
-from engine.flops import count_flops
+from engine.errors import Diverged, user_errors
+from engine.flops import forward_cost
+from engine.published import published
 from engine.results import closing_table, write_results
 from engine.run import Run, log
 from engine.train import make_trainer, parameters
@@ -34,12 +35,12 @@ def fit(run: Run) -> float | None:
     config = run.plain()
     task = build_task(run, config)
     data = build_data(config)
-    run.open()
-    log.info(f"{run.choices['model']} on {config['data']['name']}: {run.dir}")
     facts = model_facts(task, config)
-    loggers = tracking.make_loggers(run, task)
-    trainer = make_trainer(run, config, task, data, loggers)
-    trainer.callbacks.append(RecordConfig(config, run.choices))
+    trainer = make_trainer(run, config, task, data)
+    trainer.callbacks.append(RecordConfig(run, published(run)))
+    run.open()
+    announce(run, facts)
+    trainer.loggers = loggers = tracking.make_loggers(run, task)
     history = next(c for c in trainer.callbacks if isinstance(c, History))
     try:
         write_results(run, "running", **facts)
@@ -75,12 +76,24 @@ def fit(run: Run) -> float | None:
     return results["objective"]
 
 
+def announce(run: Run, facts: dict[str, Any]) -> None:
+    """One line: what runs, with which kernels, and where it goes."""
+    with_kernels = "".join(f", {op} by {backend}" for op, backend in facts["kernels"].items())
+    log.info(f"{run.choices['model']} on {run.cfg.data.name}{with_kernels}: {run.dir}")
+
+
 def model_facts(task: L.LightningModule, config: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, FLOPs of one sample's forward pass, the kernel behind each op, and what the task monitors."""
+    """Parameters, FLOPs of one sample's forward pass, the kernel behind each op that the model calls, what is monitored.
+
+    Raises:
+        UserError: with `kernel.strict`, a wanted kernel does not run on this device.
+    """
     device = "cuda" if torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu" else "cpu"
-    chosen = kernels.choices(device)
-    costs = {"params": parameters(task.model), "flops": count_flops(task, config["data"]), "kernels": chosen}
-    return costs | {"monitor": task.monitor, "direction": task.direction}
+    flops, ops = forward_cost(task, config["data"])
+    with user_errors():
+        chosen = kernels.choices(device, among=ops)
+    watched = {"monitor": task.monitor, "direction": task.direction}
+    return {"params": parameters(task.model), "flops": flops, "kernels": chosen} | watched
 
 
 def train(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, folder: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""FLOPs of one forward pass, counted on the meta device: no data, no memory, no arithmetic."""
+"""What one forward pass takes, counted on the meta device: no data, no memory, no arithmetic."""
 
 import copy
 from typing import Any
@@ -10,14 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 import kernels
 
 
-def count_flops(task: L.LightningModule, data: dict[str, Any], batch: int = 1) -> int:
-    """FLOPs (two per multiply-add) of the model's forward pass on `batch` samples.
+def forward_cost(task: L.LightningModule, data: dict[str, Any], batch: int = 1) -> tuple[int, set[str]]:
+    """(FLOPs, ops of `kernels` called) of the model's forward pass on `batch` samples.
 
-    Counted with the reference kernels, since fused ones are opaque to the counter.
+    FLOPs are two per multiply-add of matrix products and convolutions, as papers count them; elementwise work, that of
+    a scan too, is not in them. Counted with the reference attention, since fused ones are opaque to the counter.
     """
     model = copy.deepcopy(task.model).to("meta").eval()
     inputs = task.example_inputs(data, batch, torch.device("meta"))
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), kernels.using(attention="reference"), counter:
+    with torch.no_grad(), kernels.using(attention="reference"), kernels.recording() as called, counter:
         model(*inputs)
-    return counter.get_total_flops()
+    return counter.get_total_flops(), called

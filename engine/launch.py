@@ -34,12 +34,12 @@ def launch(cfg: DictConfig) -> float | None:
         cfg=cfg,
         dir=Path(hydra.runtime.output_dir),
         choices={group: option(group, choice) for group, choice in hydra.runtime.choices.items()},
-        fingerprint=fingerprint(cfg),
         overrides=overrides,
         sweep=os.environ.get("RUNNER_SWEEP", digest(sys.argv[1:])) if sweeping else None,
     )
     try:
         check(cfg, overrides)
+        run.fingerprint = fingerprint(cfg)
         if sweeping and finished(run.dir):
             log.info(f"{run.dir}: finished before, skipped")
             return stored_metric(run)

@@ -20,7 +20,7 @@ def predict(run: Run) -> None:
     contents = read_checkpoint(run.cfg.ckpt)
     restore(run, contents)
     config = OmegaConf.to_container(run.cfg, resolve=True)
-    source, target = Path(run.cfg.input), Path(run.cfg.output)
+    source, target = Path(str(run.cfg.input)), Path(str(run.cfg.output))
     if not source.is_file():
         raise UserError(f"input={source}: no such file")
     if not target.parent.is_dir():

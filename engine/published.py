@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from engine.check import is_group
+from engine.compose import composed
+from engine.resolvers import option
 from engine.run import Run
 
 FREE = (
@@ -27,7 +31,8 @@ FREE = (
 def published(run: Run) -> dict[str, Any] | None:
     """The figures that the preset states for this run's horizon (and model), with their source.
 
-    `changed` lists the overrides that leave the published set-up; None where the preset states no figure for this run.
+    `changed` lists the overrides that leave the published set-up, those of the run that made the checkpoint too; None
+    where the preset states no figure for this run.
     """
     paper = run.plain().get("paper") or {}
     figures = paper.get("published")
@@ -35,7 +40,7 @@ def published(run: Run) -> dict[str, Any] | None:
         figures = (figures or {}).get(setting(run, key))
     if not figures:
         return None
-    changed = [o for o in run.overrides if not is_free(o, as_list(paper.get("published_by")))]
+    changed = as_list(paper.get("changed")) + leaving(run, as_list(paper.get("published_by")))
     return dict(figures) | {
         "source": figures.get("source", paper.get("source", "source not stated")),
         "changed": changed,
@@ -50,6 +55,33 @@ def setting(run: Run, key: str) -> Any:
     for part in key.split("."):
         value = value[part]
     return value
+
+
+def leaving(run: Run, selectors: list[str]) -> list[str]:
+    """The overrides that leave the published set-up; one that repeats the preset's own value does not.
+
+    On top of a checkpoint, whose set-up no preset of the command states, every override leaves it.
+    """
+    suspects = [o for o in run.overrides if not is_free(o, selectors)]
+    if not suspects or not any(o.startswith("preset=") for o in run.overrides):
+        return suspects
+    stated = composed([o for o in run.overrides if o not in suspects])
+    return [o for o in suspects if differs(run, stated, o)]
+
+
+def differs(run: Run, stated: DictConfig, override: str) -> bool:
+    """Whether the config has another option or value than the preset states."""
+    key = override.partition("=")[0]
+    if key.startswith(("+", "~")):
+        return True
+    if is_group(key):
+        return run.choices.get(key) != option(key, stated.hydra.runtime.choices.get(key))
+    return plain(OmegaConf.select(run.cfg, key)) != plain(OmegaConf.select(stated, key))
+
+
+def plain(value: Any) -> Any:
+    """A config node as plain Python, anything else as it is."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def is_free(override: str, selectors: list[str]) -> bool:

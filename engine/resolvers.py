@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from engine import CONF
 from engine.fingerprint import fingerprint
@@ -21,8 +22,16 @@ def at(key: Any, table: Any) -> Any:
 
 
 def run_name(*, _root_: DictConfig) -> str:
-    """`<model>-<fingerprint>`: names a run's directory."""
-    return f"{option('model', _root_.hydra.runtime.choices.model)}-{fingerprint(_root_)}"
+    """`<model>-<fingerprint>`: names a run's directory.
+
+    Hydra asks for it before the config can be checked; a wrong one gets a name that is never used, since `launch` then
+    says what is wrong with it.
+    """
+    try:
+        identity = fingerprint(_root_)
+    except (AttributeError, TypeError, ValueError, OmegaConfBaseException):
+        identity = "unchecked"
+    return f"{option('model', _root_.hydra.runtime.choices.model)}-{identity}"
 
 
 def option(group: str, choice: str) -> str:

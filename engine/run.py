@@ -18,17 +18,17 @@ class Run:
         cfg: the composed config, without the `hydra` block.
         dir: the run directory; made when the first file is written.
         choices: the chosen option of every group: `{"model": "itransformer", ...}`.
-        fingerprint: see `engine.fingerprint`.
         overrides: the command line's overrides, groups included.
         sweep: the sweep's name, or None for a single run.
+        fingerprint: see `engine.fingerprint`; known once the config is checked.
     """
 
     cfg: DictConfig
     dir: Path
     choices: dict[str, Any]
-    fingerprint: str
     overrides: list[str] = field(default_factory=list)
     sweep: str | None = None
+    fingerprint: str = ""
 
     def plain(self) -> dict[str, Any]:
         """The resolved config as plain Python values."""

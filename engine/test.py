@@ -8,7 +8,7 @@ from engine import figures, tracking
 from engine.build import build_data, build_task
 from engine.callbacks import History
 from engine.checkpoint import load_weights, read_checkpoint
-from engine.fit import model_facts, score
+from engine.fit import announce, model_facts, score
 from engine.restore import restore
 from engine.results import closing_table, write_results
 from engine.run import Run
@@ -28,15 +28,17 @@ def test(run: Run) -> None:
     task = build_task(run, config)
     load_weights(task, contents, run.cfg.ckpt)
     data = build_data(config)
+    facts = model_facts(task, config)
+    trainer = make_trainer(run, config, task, data)
     run.open()
-    loggers = tracking.make_loggers(run, task)
-    trainer = make_trainer(run, config, task, data, loggers)
+    announce(run, facts)
+    trainer.loggers = loggers = tracking.make_loggers(run, task)
     metrics = score(trainer, task, data)
     history = next(c for c in trainer.callbacks if isinstance(c, History))
     results = write_results(
         run,
         "done",
-        **model_facts(task, config),
+        **facts,
         metrics=metrics,
         baselines=task.baseline_metrics,
         details=task.details,

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch import nn
@@ -24,10 +25,14 @@ STEP_HOOKS = (
 )
 
 
-def make_trainer(
-    run: Run, config: dict[str, Any], task: L.LightningModule, data: L.LightningDataModule, loggers: list
-) -> L.Trainer:
-    """A Trainer with this project's callbacks; `trainer.*` are Lightning's own names, `patience` apart."""
+def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data: L.LightningDataModule) -> L.Trainer:
+    """A Trainer with this project's callbacks; `trainer.*` are Lightning's own names, `patience` apart.
+
+    It has no loggers yet: they write as soon as they exist, and wrong settings must surface before anything is written.
+
+    Raises:
+        UserError: Lightning refuses a setting.
+    """
     quiet()
     settings = dict(config["trainer"])
     patience = settings.pop("patience")
@@ -51,11 +56,11 @@ def make_trainer(
         callbacks.append(EarlyStopping(task.monitor, mode=task.direction, patience=patience, check_finite=True))
     callbacks = [skip_idle_hooks(callback) for callback in callbacks]
     warn_of_slow_precision(settings)
-    with user_errors():
+    with user_errors(MisconfigurationException):
         return L.Trainer(
             **(settings | validation_interval(settings, data)),
             callbacks=callbacks,
-            logger=loggers or False,
+            logger=False,
             default_root_dir=run.dir,
             num_sanity_val_steps=0,
             enable_progress_bar=False,

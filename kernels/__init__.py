@@ -5,7 +5,7 @@ the definition of correct; the other files compute the same faster. See registry
 """
 
 from kernels.attention import attention
-from kernels.registry import choices, configure, using
+from kernels.registry import choices, configure, recording, using
 from kernels.selective_scan import selective_scan
 
-__all__ = ["attention", "choices", "configure", "selective_scan", "using"]
+__all__ = ["attention", "choices", "configure", "recording", "selective_scan", "using"]

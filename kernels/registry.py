@@ -13,13 +13,14 @@ is missing) is only unavailable: the reason is shown to whoever asks for it. `tr
 an op has no triton.py, or the tensors are not on a GPU, the best other backend stands in with one warning (with
 `strict`: an error).
 
-A choice is made once per (op, device, dtype) and then looked up in a dictionary.
+A choice is made once per (op, device, dtype) and then looked up in a dictionary. `choices` says what they are, and
+`recording` which ops a computation calls; the caller logs that.
 """
 
 import importlib
 import logging
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -34,7 +35,8 @@ NAMES = ("reference", "torch", "triton")  # valid for every op, there or not
 _wanted: dict[str, str] = {}  # op -> backend; an op that is not in it is `auto`
 _strict = False
 _resolved: dict[tuple[str, str, torch.dtype], Callable] = {}
-_said: set[str] = set()
+_warned: set[str] = set()
+_called: set[str] | None = None  # the ops called within `recording`
 
 
 @dataclass(frozen=True)
@@ -99,20 +101,37 @@ def using(**config) -> Iterator[None]:
         _resolved.clear()
 
 
-def choices(device: torch.device | str, dtype: torch.dtype = torch.float32) -> dict[str, str]:
-    """What each op resolves to on this device: `{"attention": "torch", "selective_scan": "torch"}`.
+@contextmanager
+def recording() -> Iterator[set[str]]:
+    """Gathers the names of the ops that are called within the block: `with kernels.recording() as called:`."""
+    global _called
+    before, _called = _called, set()
+    try:
+        yield _called
+    finally:
+        _called = before
+
+
+def choices(
+    device: torch.device | str, dtype: torch.dtype = torch.float32, among: Iterable[str] | None = None
+) -> dict[str, str]:
+    """What each op (or those `among` them) resolves to on this device: `{"attention": "torch", ...}`.
 
     It also makes these choices, for all floating-point dtypes: call it before torch.compile, which cannot trace them.
+    With `strict`, a wanted backend that does not support the device is a ValueError.
     """
     device = torch.device(device)
-    for op in ops():
+    asked = [op for op in ops() if among is None or op in among]
+    for op in asked:
         for each in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
             resolve(op, device, each)
-    return {op: _choose(op, device, dtype).name for op in ops()}
+    return {op: _choose(op, device, dtype).name for op in asked}
 
 
 def resolve(op: str, device: torch.device, dtype: torch.dtype) -> Callable:
     """The function that computes `op` on tensors of this device and dtype."""
+    if _called is not None:
+        _called.add(op)
     key = (op, device.type, dtype)
     function = _resolved.get(key)
     if function is None:
@@ -149,10 +168,8 @@ def _choose(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
             why = f"kernel.{op}={name} needs {found[name].requires}, not {device.type} with {dtype}"
         if _strict:
             raise ValueError(f"{why}; set kernel.{op}={best.name} (or auto), or kernel.strict=false")
-        _say(logging.WARNING, f"{why}; using {best.name} instead")
-    chosen = chosen or best
-    _say(logging.INFO, f"kernel {op}: {chosen.name} on {device.type}")
-    return chosen
+        _warn(f"{why}; using {best.name} instead")
+    return chosen or best
 
 
 def _refusal(op: str, name: str, found: Mapping, missing: Mapping[str, str]) -> str:
@@ -160,8 +177,8 @@ def _refusal(op: str, name: str, found: Mapping, missing: Mapping[str, str]) -> 
     return f"kernel.{op}={name}: no such backend is available here{reason}; available are {', '.join(sorted(found))}"
 
 
-def _say(level: int, message: str) -> None:
-    """Logs a message the first time it comes up in this process."""
-    if message not in _said:
-        _said.add(message)
-        logger.log(level, message)
+def _warn(message: str) -> None:
+    """Warns the first time a message comes up in this process."""
+    if message not in _warned:
+        _warned.add(message)
+        logger.warning(message)

@@ -21,6 +21,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def places(data: Mapping) -> list[Path]:
     """The folders that are searched, in order: `data.root` alone if set, else $RUNNER_DATA and ../shared/data beside
     the project; then the cache folder (where downloads go) in both cases."""
     if data.get("root"):
-        roots = [Path(data["root"]).expanduser()]
+        roots = [Path(str(data["root"])).expanduser()]
     else:
         roots = [Path(os.environ["RUNNER_DATA"]).expanduser()] if os.environ.get("RUNNER_DATA") else []
         roots.append(Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -48,7 +49,7 @@ def places(data: Mapping) -> list[Path]:
 def find(data: Mapping) -> Path | None:
     """The file of the data set, without downloading: None if it is nowhere. `data.path`, where set, is the file."""
     if data.get("path"):
-        path = Path(data["path"]).expanduser()
+        path = Path(str(data["path"])).expanduser()
         return path if path.is_file() else None
     source = data.get("source") or {}
     for place in places(data):
@@ -67,10 +68,10 @@ def locate(data: Mapping) -> Path:
     """
     source = data.get("source") or {}
     if data.get("path"):
-        return _users_file(Path(data["path"]).expanduser())
+        return _users_file(Path(str(data["path"])).expanduser())
     if not source.get("files"):
         raise ValueError(f"data={data.get('name')} reads your own file: add data.path=<file.csv>")
-    if data.get("root") and not Path(data["root"]).expanduser().is_dir():
+    if data.get("root") and not Path(str(data["root"])).expanduser().is_dir():
         raise FileNotFoundError(f"data.root={data['root']} is not a folder: give one that holds {source['files'][0]}")
     path = find(data)
     if path is not None:
@@ -108,7 +109,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """sha256 (hex) of the unpacked content."""
+    """sha256 (hex) of the unpacked content; read once per process while the file stays as it is."""
+    state = path.stat()
+    return _sha256(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, changed: int) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 

@@ -51,6 +51,16 @@ class Task(L.LightningModule):
         self.baseline_metrics: dict[str, dict[str, float]] = {}
         """Test metrics of the baselines that need no training."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As in nn.Module, but for the name of the running hook, which Lightning sets some forty times a step.
+
+        nn.Module looks through its parameters, buffers and modules for every attribute that is set: 0.1 ms per step.
+        """
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimiser and, per epoch or per step as the schedule says, its learning rate."""
         optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)

@@ -130,7 +130,7 @@ def test_completion_finds_a_preset(tmp_path):
         ("data=ett1", "data=ett1", "etth1"),
         ("model/mixer=attntion", "model/mixer=attntion", "attention"),
         ("optim/schedule=cosin", "optim/schedule=cosin", "cosine"),
-        ("hydra/launcher=slrm", "hydra/launcher=slrm", ""),
+        ("hydra/launcher=bsic", "hydra/launcher=bsic", "basic"),
         ("modle=linear", "modle", "model"),
         ("model/mixr=attention", "model/mixr", "model/mixer"),
         ("optm.lr=1", "optm.lr", "optim.lr"),
@@ -143,6 +143,8 @@ def test_completion_finds_a_preset(tmp_path):
         ("preset=itransfomer", "preset=itransfomer", "itransformer"),
         ("preset=itransformer/etth", "preset=itransformer/etth", "itransformer/etth1"),
         ("task=ts_forcast", "task=ts_forcast", "ts_forecast"),
+        ("model=3", "model=3", "itransformer"),
+        ("+sed=1", "+sed", "seed"),
     ],
 )
 def test_a_mistyped_name_gets_the_nearest_valid_one(runner, tmp_path, argument, wrong, nearest):
@@ -150,6 +152,11 @@ def test_a_mistyped_name_gets_the_nearest_valid_one(runner, tmp_path, argument, 
     assert wrong in line
     after = line.partition(wrong)[2]
     assert nearest in after
+
+
+def test_several_options_where_one_is_wanted_are_answered_with_the_sweep(runner, tmp_path):
+    line = refused(runner, tmp_path, "model=[linear,dlinear]")
+    assert line.endswith("-m model=linear,dlinear")
 
 
 def test_a_key_of_another_model_is_looked_up_among_the_chosen_models_keys(runner, tmp_path):
@@ -178,6 +185,8 @@ def test_a_mistyped_key_in_a_sweep_gets_one_line_too(runner, tmp_path):
         ("task.loss=[mse]", "one value"),
         ("data.source=x", "a mapping"),
         ("seed=x", "a whole number"),
+        ("seed=null", "a whole number"),
+        ("data.root=[a]", "one path"),
     ],
 )
 def test_a_value_of_the_wrong_type_gets_the_right_one(runner, tmp_path, argument, expected):

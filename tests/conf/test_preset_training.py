@@ -47,7 +47,7 @@ def test_preset_trains_for_two_steps(preset, tmp_path):
     config = run.plain()
     task, data = build_task(run, config), build_data(config)
     before = [p.detach().clone() for p in task.parameters()]
-    trainer = make_trainer(run, config, task, data, [])
+    trainer = make_trainer(run, config, task, data)
     trainer.fit(task, datamodule=data)
     after = list(task.parameters())
     assert trainer.global_step == 2

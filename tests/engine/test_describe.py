@@ -3,7 +3,7 @@
 import pytest
 
 from engine.explain import options
-from engine.flops import count_flops
+from engine.flops import forward_cost
 from models.linear import Linear
 from tasks.ts_forecast.task import Forecast
 
@@ -45,14 +45,15 @@ def test_describe_counts_the_operations_of_a_linear_model_exactly(runner):
 def test_operations_of_a_linear_model_are_two_per_weight_and_variate(variates):
     task = Forecast(Linear(24, 12, variates))
     data = {"lookback": 24, "horizon": 12, "variates": variates, "marks": 0}
-    assert count_flops(task, data) == 2 * 24 * 12 * variates
-    assert count_flops(task, data, batch=3) == 3 * 2 * 24 * 12 * variates
+    assert forward_cost(task, data) == (2 * 24 * 12 * variates, set())
+    assert forward_cost(task, data, batch=3)[0] == 3 * 2 * 24 * 12 * variates
 
 
-def test_describe_names_the_kernel_of_each_op(runner):
+def test_describe_names_the_kernel_of_each_op_that_the_model_calls(runner):
     out = runner("mode=describe", "kernel=reference").out
     assert "reference" in row(out, "kernel of attention")
-    assert "reference" in row(out, "kernel of selective_scan")
+    assert "selective_scan" not in out
+    assert "torch" in row(runner("mode=describe", "model=s_mamba").out, "kernel of selective_scan")
 
 
 def test_activations_grow_with_the_batch(runner):

@@ -14,7 +14,7 @@ from kernels import registry
 
 @pytest.fixture(autouse=True)
 def fresh_registry():
-    registry._said.clear()
+    registry._warned.clear()
     kernels.configure({})
     yield
     kernels.configure({})
@@ -82,13 +82,15 @@ def test_a_backend_that_does_not_support_the_device_falls_back_or_is_refused_und
         kernels.choices("cpu")
 
 
-def test_the_choice_is_logged_once_per_op(caplog):
+def test_recording_gathers_the_ops_that_are_called_and_only_those():
     x = torch.randn(1, 1, 2, 4)
-    with caplog.at_level(logging.INFO, logger="runner"):
-        for _ in range(3):
-            kernels.attention(x, x, x)
-            kernels.attention(x.double(), x.double(), x.double())
-    assert [record.message for record in caplog.records] == ["kernel attention: torch on cpu"]
+    with kernels.recording() as none:
+        pass
+    with kernels.recording() as called:
+        kernels.attention(x, x, x)
+    kernels.attention(x, x, x)
+    assert none == set() and called == {"attention"}
+    assert kernels.choices("cpu", among=called) == {"attention": "torch"}
 
 
 @pytest.mark.parametrize(
