@@ -83,7 +83,7 @@ def announce(run: Run, facts: dict[str, Any]) -> None:
 
 
 def model_facts(task: L.LightningModule, config: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, FLOPs of one sample's forward pass, the kernel behind each op that the model calls, what is monitored.
+    """Parameters, FLOPs of one sample's forward pass, the kernel behind each op the model calls, what is monitored.
 
     Raises:
         UserError: with `kernel.strict`, a wanted kernel does not run on this device.

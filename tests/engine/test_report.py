@@ -250,6 +250,7 @@ def test_a_report_leaves_nothing_but_its_three_files(runner, fitted, tmp_path):
         (("path=nowhere",), "path=nowhere: no such folder"),
         (("path=file.txt",), "path=file.txt: a file, not a folder of runs"),
         (("path=empty",), "path=empty: no run below it"),
+        (("path=[empty,b]",), "expected one path"),
         (("path=empty", "output=page.pdf"), "output=page.pdf: name an .html file"),
         (("path=empty", "output=no/page.html"), "output=no/page.html: the folder no does not exist"),
     ],
