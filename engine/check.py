@@ -11,7 +11,7 @@ from engine import CONF
 from engine.errors import UserError, nearest
 from engine.modes import MODES
 
-PATHS = ("ckpt", "input", "output", "data.root", "data.path")
+PATHS = ("ckpt", "input", "output", "path", "data.root", "data.path")
 """Keys that hold a path, null by default."""
 
 
@@ -19,7 +19,7 @@ def check(cfg: DictConfig, overrides: list[str]) -> None:
     """Raises UserError for an unknown mode or key, a missing argument of the mode, or a value of the wrong type."""
     if cfg.mode not in MODES:
         raise UserError(f"mode={cfg.mode} is not a mode: {nearest(str(cfg.mode), MODES)}")
-    for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output")}.get(cfg.mode, ()):
+    for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output"), "report": ("path",)}.get(cfg.mode, ()):
         if cfg[key] is None:
             raise UserError(f"mode={cfg.mode} needs {key}=<path>")
     for key in cfg:

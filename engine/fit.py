@@ -85,7 +85,7 @@ def announce(run: Run, facts: dict[str, Any]) -> None:
 
 
 def model_facts(task: L.LightningModule, config: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, FLOPs of one sample's forward pass, and the kernel behind each op that the model calls.
+    """Parameters, FLOPs of one sample's forward pass, the kernel behind each op the model calls, what is monitored.
 
     Raises:
         UserError: with `kernel.strict`, a wanted kernel does not run on this device.
@@ -94,7 +94,8 @@ def model_facts(task: L.LightningModule, config: dict[str, Any]) -> dict[str, An
     flops, ops = forward_cost(task, config["data"])
     with user_errors():
         chosen = kernels.choices(device, among=ops)
-    return {"params": parameters(task.model), "flops": flops, "kernels": chosen}
+    watched = {"monitor": task.monitor, "direction": task.direction}
+    return {"params": parameters(task.model), "flops": flops, "kernels": chosen} | watched
 
 
 def train(

@@ -12,6 +12,7 @@ MODES = {
     "predict": "forecast from your own file: ckpt= input= output=",
     "describe": "parameters, FLOPs, activation memory and kernels, without data",
     "claim": "run a preset and its baseline on the same seeds: does the paper's claim hold?",
+    "report": "every run below a folder as one page with tables and charts: path=",
     "catalog": "every preset with its task, claim and published rows",
 }
 
