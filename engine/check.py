@@ -10,16 +10,23 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from engine import CONF
 from engine.errors import UserError, nearest
 from engine.modes import MODES
+from engine.tracking import check_packages
+
+TRACKED = ("fit", "test", "claim")
+"""Modes that open the loggers of the config."""
 
 
 def check(cfg: DictConfig, overrides: list[str]) -> None:
-    """Raises UserError for an unknown mode, a missing argument of the mode, or a value of the wrong type."""
+    """Raises UserError for an unknown mode, a missing argument of the mode, a value of the wrong type, a logger whose
+    package is missing."""
     if cfg.mode not in MODES:
         raise UserError(f"mode={cfg.mode} is not a mode: {nearest(str(cfg.mode), MODES)}")
     for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output")}.get(cfg.mode, ()):
         if cfg[key] is None:
             raise UserError(f"mode={cfg.mode} needs {key}=<path>")
     check_types(cfg, overrides)
+    if cfg.mode in TRACKED:
+        check_packages(cfg.logger)
 
 
 def is_group(key: str) -> bool:

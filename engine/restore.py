@@ -31,9 +31,9 @@ def restore(run: Run, contents: dict[str, Any]) -> None:
     cfg = OmegaConf.create(recorded)
     with open_dict(cfg):
         for group in ("data", "kernel", "trainer", "logger"):
-            if group in named:
+            if group in named or group == "logger":  # a stranger's checkpoint does not say where results are sent
                 cfg[group] = OmegaConf.to_container(run.cfg[group], resolve=True)
-                choices = choices | {group: run.choices[group]}
+                choices = choices | {group: run.choices.get(group)}  # none for a list of options
         for key in (*split_overrides(run.overrides)[1], *COMMAND):
             OmegaConf.update(cfg, key, OmegaConf.select(run.cfg, key))
     run.cfg, run.choices = cfg, run.choices | choices
