@@ -21,7 +21,8 @@ def check(cfg: DictConfig, overrides: list[str]) -> None:
     package is missing."""
     if cfg.mode not in MODES:
         raise UserError(f"mode={cfg.mode} is not a mode: {nearest(str(cfg.mode), MODES)}")
-    for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output")}.get(cfg.mode, ()):
+    needed = {"test": ("ckpt",), "predict": ("ckpt", "input", "output"), "sync": ("path",)}
+    for key in needed.get(cfg.mode, ()):
         if cfg[key] is None:
             raise UserError(f"mode={cfg.mode} needs {key}=<path>")
     check_types(cfg, overrides)
