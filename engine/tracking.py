@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError, nearest, one_line
-from engine.run import Run
+from engine.run import Run, log
 
 if TYPE_CHECKING:
     import lightning as L
@@ -59,10 +59,16 @@ def make_loggers(run: Run, task: "L.LightningModule") -> list["Tracker"]:
 def finish(
     run: Run, task: "L.LightningModule", loggers: list["Tracker"], results: dict[str, Any], best: Path | None
 ) -> None:
-    """Gives every logger figures, final metrics and what else it can take, and closes it."""
+    """Gives every logger figures, final metrics and what else it can take, and closes it.
+
+    The results are on disk by now: a logger that fails here (a server that is gone) costs its own copy, not the run.
+    """
     for logger in loggers:
-        logger.finish(run, task, results, best)
-    close(loggers, 0)
+        try:
+            logger.finish(run, task, results, best)
+            logger.close(0)
+        except Exception as error:  # the packages raise many kinds
+            log.warning(f"{logger.__class__.__name__.lower()}: {one_line(error)}; the results are in {run.dir}")
 
 
 def close(loggers: list["Tracker"], exit_code: int) -> None:

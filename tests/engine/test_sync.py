@@ -126,7 +126,7 @@ def test_the_call_is_wandbs_own_sync_in_this_python():
 
 def test_leet_reads_the_offline_folder(outputs, tracked):
     show = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(offline_file(outputs).parent)]
-    done = subprocess.run(show, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(show, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert tracked.dir.name in json.dumps(found)

@@ -1,9 +1,16 @@
-"""examples/wandb_sweep.yaml: the commands that `wandb agent` would start, made by wandb's own code, compose."""
+"""examples/wandb_sweep.yaml: what `wandb sweep` and `wandb agent` make of it; the server is one on 127.0.0.1."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
 from command import ROOT
 from omegaconf import OmegaConf
+from wandb_server import serving
 
 FILE = ROOT / "examples" / "wandb_sweep.yaml"
 
@@ -47,3 +54,31 @@ def test_the_metric_is_what_the_task_monitors(runner, sweep):
     cfg = OmegaConf.create(runner("--cfg", "job").out)
     goal = {"min": "minimize", "max": "maximize"}[cfg.task.direction]
     assert sweep["metric"] == {"name": cfg.task.monitor, "goal": goal}
+
+
+def test_wandb_agent_drives_runner_and_the_run_arrives_while_it_trains(tmp_path, data_args, sweep):
+    short = [argument for argument in data_args if argument not in ("logger=none", "data.batch_size=16")]
+    sweep["command"][-2:-1] = [*short, "trainer.max_steps=3", "trainer.log_every_n_steps=1"]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "runner"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(ROOT / "runner.py")])} "$@"\n')
+    program.chmod(0o755)
+    with serving() as server:
+        server.trials["run00001"] = {"model": "linear", "optim.lr": 0.002, "data.batch_size": 64}
+        environ = os.environ | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40}
+        environ |= {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+        for words in (["sweep", "sweep.yaml"], ["agent", "--count", "1", "us/runner/sweep1"]):
+            call = [sys.executable, "-m", "wandb", *words]
+            done = subprocess.run(call, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=180)
+            assert done.returncode == 0, done.stdout + done.stderr
+    assert "run00001" in server.runs, done.stdout + done.stderr
+    config = {name: entry["value"] for name, entry in json.loads(server.runs["run00001"]["config"]).items()}
+    assert (config["optim"]["lr"], config["data"]["batch_size"]) == (0.002, 64)
+    rows = server.history["run00001"]
+    assert sum("train/loss" in row for row in rows) == 3 and any("val/mse" in row for row in rows)
+    (results,) = tmp_path.glob("outputs/*/linear-*/results.json")
+    assert json.loads(results.read_text())["status"] == "done"
+    assert (
+        "the results are in" in done.stdout + done.stderr
+    )  # this server has no artifacts: told, and no more than that

@@ -1,4 +1,4 @@
-"""As much of a W&B server as `wandb sync` and a workspace need: a real HTTP server on 127.0.0.1 that keeps what comes.
+"""As much of a W&B server as `wandb sync`, a workspace and a sweep need: HTTP on 127.0.0.1, keeping what comes.
 
 W&B's own client talks to it. GraphQL queries and mutations get the fields that they ask for, files are taken by PUT.
 """
@@ -13,8 +13,11 @@ from typing import Any
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps the runs (`{run id: variables of upsertBucket}`), their history rows, files and views; `refuses`: no key is
-    good."""
+    """Keeps sweeps, runs (`{run id: variables of upsertBucket}`), their history rows, files and views.
+
+    `refuses`: no key is good. `trials`: what agents are told to run, `{run id: {parameter: value}}`.
+    It finds no artifact by its name.
+    """
 
     daemon_threads = True
 
@@ -24,6 +27,8 @@ class Server(ThreadingHTTPServer):
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.files: list[str] = []
         self.refuses = False
+        self.sweeps: list[dict[str, Any]] = []
+        self.trials: dict[str, dict[str, Any]] = {}
         self.views: list[dict[str, Any]] = []
 
     @property
@@ -49,12 +54,35 @@ class Server(ThreadingHTTPServer):
         if "upsertView" in query:
             self.views.append(variables)
             return {"upsertView": {"view": {"id": "v", "name": variables["name"]}, "inserted": True}}
+        if "Sweep" in query or "gent" in query:
+            return self.answer_sweep(query, variables)
         if "viewer" in query:
             flags = {"id": "u", "entity": "us", "username": "us", "flags": "{}", "teams": {"edges": []}}
             return {"viewer": flags, "serverInfo": {"features": []}}
         if "serverInfo" in query:
             return {"serverInfo": {"features": []}}
         return {}
+
+    def answer_sweep(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """What `wandb sweep` and `wandb agent` ask; a heartbeat hands out the next trial."""
+        if "upsertSweep" in query:
+            self.sweeps.append(variables)
+            project = {"id": "p", "name": "runner", "entity": {"id": "e", "name": "us"}}
+            sweep = {"id": "s", "name": "sweep1", "state": "RUNNING", "project": project}
+            return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+        if "createAgent(" in query:
+            return {"createAgent": {"agent": {"id": "g"}}}
+        if "agentHeartbeat(" in query:
+            commands = []
+            if self.trials:
+                run, values = self.trials.popitem()
+                args = {name: {"value": value} for name, value in values.items()}
+                commands = [{"id": run, "type": "run", "run_id": run, "program": "runner", "args": args}]
+            return {"agentHeartbeat": {"agent": {"id": "g"}, "commands": json.dumps(commands)}}
+        nothing = ("description", "createdAt", "heartbeatAt", "updatedAt", "bestLoss", "controller", "scheduler")
+        sweep: dict[str, Any] = dict.fromkeys(nothing)
+        sweep |= {"id": "s", "name": "sweep1", "method": "bayes", "state": "RUNNING", "earlyStopJobRunning": False}
+        return {"project": {"sweep": sweep | {"config": self.sweeps[-1]["config"], "runs": {"edges": []}}}}
 
 
 class Handler(BaseHTTPRequestHandler):
