@@ -1,8 +1,10 @@
 """Lightning's loggers, each with what it can take beyond metrics: settings, figures, predictions, the checkpoint."""
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,19 +131,15 @@ class MLflow(MLFlowLogger):
 
         for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):  # they tell of every new table
             logging.getLogger(name).setLevel(logging.ERROR)
-        address, artifacts = settings["mlflow"]["tracking_uri"], None
+        address, artifacts, alone = settings["mlflow"]["tracking_uri"], None, nullcontext()
         if address.startswith("sqlite:///"):
             file = Path(address.removeprefix("sqlite:///")).resolve()
             file.parent.mkdir(parents=True, exist_ok=True)
-            address, artifacts = f"sqlite:///{file}", file.with_suffix("").as_uri()
-        super().__init__(
-            settings["mlflow"]["experiment"],
-            run_name=run.dir.name,
-            tracking_uri=address,
-            tags=choices(run) | {"mode": run.cfg.mode} | ({"sweep": run.sweep} if run.sweep else {}),
-            artifact_location=artifacts,
-        )
-        self.log_hyperparams(hyperparameters(run))
+            address, artifacts, alone = f"sqlite:///{file}", file.with_suffix("").as_uri(), locked(file)
+        tags = choices(run) | {"mode": run.cfg.mode} | ({"sweep": run.sweep} if run.sweep else {})
+        with alone:
+            super().__init__(settings["mlflow"]["experiment"], run.dir.name, address, tags, artifact_location=artifacts)
+            self.log_hyperparams(hyperparameters(run))
 
     def finish(self, run: Run, task: L.LightningModule, results: dict[str, Any], best: Path | None) -> None:
         """Figures, config and results as artifacts."""
@@ -156,6 +154,14 @@ class MLflow(MLFlowLogger):
 
 
 CLASSES: dict[str, type[Tracker]] = {"wandb": Wandb, "csv": Csv, "tensorboard": TensorBoard, "mlflow": MLflow}
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """One process at a time: MLflow makes a new SQLite store's tables without asking whether another does so too."""
+    with store.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def choices(run: Run) -> dict[str, str]:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 import yaml
-from command import call
+from command import call, start
 from omegaconf import OmegaConf
 
 MODEL = ("model=linear", "trainer.max_steps=4", "trainer.log_every_n_steps=1")
@@ -60,11 +60,16 @@ def store(logged):
     return only_run(logged)
 
 
-def only_run(outcome):
-    """(client, the only run) of the MLflow store that a command left."""
+def mlflow_client(folder):
+    """MLflow's own reader on the store that commands in a folder left."""
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{outcome.folder / 'outputs' / 'mlflow.db'}")
+    return MlflowClient(f"sqlite:///{folder / 'outputs' / 'mlflow.db'}")
+
+
+def only_run(outcome):
+    """(client, the only run) of the MLflow store that a command left."""
+    client = mlflow_client(outcome.folder)
     (run,) = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
     return client, run
 
@@ -147,6 +152,16 @@ def test_mlflow_marks_a_diverged_run_as_failed(runner, untracked):
     outcome = runner(*untracked, "logger=mlflow", "optim.lr=1e30", "trainer.max_steps=20")
     assert outcome.code == 3, outcome.err
     assert only_run(outcome)[1].info.status == "FAILED"
+
+
+@needs_mlflow
+def test_mlflow_runs_that_start_together_share_one_new_store(tmp_path, untracked):
+    started = [start(tmp_path, *untracked, "logger=mlflow", f"seed={seed}") for seed in (1, 2)]
+    for process in started:
+        assert process.communicate(timeout=240) and process.returncode == 0
+    client = mlflow_client(tmp_path)
+    experiment = client.get_experiment_by_name("runner").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FINISHED", "FINISHED"]
 
 
 def test_mlflow_goes_where_its_own_environment_variable_says(runner, monkeypatch):
