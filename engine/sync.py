@@ -7,7 +7,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import UserError, one_line
@@ -40,9 +39,14 @@ def sync(run: Run) -> None:
         print(f"nothing to upload below {folder}: {len(files) - len(waiting)} uploaded before")
         return
     check_server()
-    failures = [failure for start in range(0, len(ready), BATCH) for failure in upload(ready[start : start + BATCH])]
+    failures = upload(ready)
+    if failures:  # wandb gives up within seconds on a busy machine or a network that stutters
+        failures = upload(list(failures))
+    for file in failures:
+        print(f"{owner(file)}: not uploaded")
     if failures:
-        raise UserError(f"{len(failures)} of {len(ready)} runs were not uploaded: {failures[0]}")
+        why = next(iter(failures.values()))
+        raise UserError(f"{len(failures)} of {len(ready)} runs were not uploaded: {why}")
 
 
 def uploaded(file: Path) -> bool:
@@ -80,24 +84,27 @@ def command(files: list[Path]) -> list[str]:
     return [sys.executable, "-m", "wandb", "sync", *(str(file.parent) for file in files)]
 
 
-def upload(files: list[Path]) -> Iterator[str]:
-    """Uploads some runs, prints a line for each, yields why one was not taken."""
+def upload(files: list[Path]) -> dict[Path, str]:
+    """Uploads runs and prints a line for each; returns those that were not taken, and why."""
     environ = {name: value for name, value in os.environ.items() if name not in ("WANDB_MODE", "WANDB_SILENT")}
-    call = subprocess.run(
-        command(files), env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
-    said = call.stdout + call.stderr
-    if "No API key configured" in said:
-        raise UserError(
-            "W&B has no API key: `wandb login`, or set WANDB_API_KEY (and WANDB_BASE_URL for your own server)"
+    failures = {}
+    for start in range(0, len(files), BATCH):
+        batch = files[start : start + BATCH]
+        call = subprocess.run(
+            command(batch), env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
         )
-    for file in files:
-        if uploaded(file):
-            page = re.search(rf"https?://\S+/runs/{re.escape(file.stem.removeprefix('run-'))}\b", said)
-            print(f"{owner(file)}: uploaded" + (f", {page[0]}" if page else ""))
-        else:
-            print(f"{owner(file)}: not uploaded")
-            yield reason(said)
+        said = call.stdout + call.stderr
+        if "No API key configured" in said:
+            raise UserError(
+                "W&B has no API key: `wandb login`, or set WANDB_API_KEY (and WANDB_BASE_URL for your own server)"
+            )
+        for file in batch:
+            if uploaded(file):
+                page = re.search(rf"https?://\S+/runs/{re.escape(file.stem.removeprefix('run-'))}\b", said)
+                print(f"{owner(file)}: uploaded" + (f", {page[0]}" if page else ""))
+            else:
+                failures[file] = reason(said)
+    return failures
 
 
 def reason(said: str) -> str:
