@@ -39,9 +39,9 @@ def fit(run: Run) -> float | None:
     facts = model_facts(task, config)
     trainer = make_trainer(run, config, task, data)
     trainer.callbacks.append(RecordConfig(run, published(run)))
+    trainer.loggers = loggers = tracking.make_loggers(run, task)
     run.open()
     announce(run, facts)
-    trainer.loggers = loggers = tracking.make_loggers(run, task)
     history = next(c for c in trainer.callbacks if isinstance(c, History))
     try:
         point = resume_point(run)

@@ -30,9 +30,9 @@ def test(run: Run) -> None:
     data = build_data(config)
     facts = model_facts(task, config)
     trainer = make_trainer(run, config, task, data)
+    trainer.loggers = loggers = tracking.make_loggers(run, task)
     run.open()
     announce(run, facts)
-    trainer.loggers = loggers = tracking.make_loggers(run, task)
     metrics = score(trainer, task, data)
     history = next(c for c in trainer.callbacks if isinstance(c, History))
     results = write_results(
