@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from engine.checkpoint import read_checkpoint
-from engine.errors import UserError
+from engine.errors import UserError, one_line
 from engine.fingerprint import code_hash
 from engine.resolvers import finished
 from engine.run import Run, log
@@ -32,27 +32,21 @@ class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there once all of it is on disk: no file is ever torn."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises OSError where it cannot be written (a full disk); what stood at `path` then still stands there."""
+        """Raises UserError where it cannot be written (a full disk); what stood at `path` then still stands there."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                self.write(checkpoint, file)
+                torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError and has the disk's in its context
+            reason = next((e for e in (error, error.__context__) if isinstance(e, OSError)), error)
+            raise UserError(f"cannot write {path}: {one_line(reason)}") from error
         finally:
             part.unlink(missing_ok=True)
-
-    @staticmethod
-    def write(checkpoint: dict[str, Any], file: Any) -> None:
-        """torch.save, whose writer says what failed only in the cause of its error."""
-        try:
-            torch.save(checkpoint, file)
-        except RuntimeError as error:
-            cause = error.__context__
-            raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
 
 
 class ResumePoints(Checkpoint):

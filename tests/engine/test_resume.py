@@ -1,12 +1,16 @@
 """Exact resume: runs stopped at every kind of moment end as the undisturbed one, to the last bit."""
 
 import json
+import os
+import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
-import torch
-from command import Outcome, call
+from command import ROOT, Outcome, call
 
+from benchmarks import kills
 from tasks.ts_forecast.task import Forecast
 
 STEPS = 24  # 3 epochs of 8 batches
@@ -26,13 +30,7 @@ def command(data_args) -> tuple[str, ...]:
 
 def final(outcome: Outcome) -> dict[str, Any]:
     """All that a run leaves and that must not depend on whether it was stopped."""
-    folder = outcome.folder / "run"
-    results = json.loads((folder / "results.json").read_text())
-    kept = {key: results[key] for key in ("status", "metrics", "baselines", "details", "steps", "objective")}
-    for name in ("best.ckpt", "last.ckpt"):
-        state = torch.load(folder / name, weights_only=True)["state_dict"]
-        kept[name] = {key: tensor.numpy().tobytes() for key, tensor in state.items()}
-    return kept | {"curves": (folder / "metrics.csv").read_text()}
+    return kills.final(outcome.folder / "run")
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, hook: str = "training_step") -> None:
@@ -88,3 +86,54 @@ def test_a_run_stopped_again_and_again_ends_as_the_undisturbed_one(tmp_path, com
             stop_at(patch, 5)
             assert call(tmp_path, *command).code == 130
     assert final(call(tmp_path, *command)) == undisturbed
+
+
+@pytest.mark.parametrize("writing", [False, True], ids=["at a random moment", "while a checkpoint is written"])
+def test_a_killed_process_started_again_ends_as_the_undisturbed_one(tmp_path, series_csv, writing):
+    data = ["data=csv", f"data.path={series_csv}"]
+    kills.finish(tmp_path / "undisturbed", data)
+    said = kills.kill_once(tmp_path / "killed", data, random.uniform(0, 0.3), writing)
+    assert "resumed after step" in said
+    assert kills.final(tmp_path / "killed") == kills.final(tmp_path / "undisturbed")
+
+
+def test_a_disk_that_is_full_ends_the_run_in_one_line_and_keeps_the_last_point(tmp_path, command, undisturbed):
+    """A limit on the size of files stands for the full disk: the write fails half-way in the same place."""
+    folder = tmp_path / "run"
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); limit = resource.RLIMIT_FSIZE;"
+    limited = f"{limit} resource.setrlimit(limit, (40_000, 40_000)); import runner; runner.main()"
+    call_ = subprocess.run(
+        [sys.executable, "-c", limited, *command], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120,
+    )  # fmt: skip
+    assert call_.returncode == 2, call_.stderr
+    last = call_.stderr.splitlines()[-1]
+    assert last.startswith("runner: cannot write") and "last.ckpt" in last and "Traceback" not in call_.stderr
+    assert [path.name for path in folder.glob("*.part")] == [] and not (folder / "last.ckpt").exists()
+    assert final(call(tmp_path, *command)) == undisturbed
+
+
+def test_a_torn_checkpoint_is_not_taken_for_a_good_one(tmp_path, command, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        call(tmp_path, *command)
+    point = tmp_path / "run" / "last.ckpt"
+    point.write_bytes(point.read_bytes()[:-2000])
+    again = call(tmp_path, *command)
+    assert "starting afresh" in again.err and "resumed" not in again.err
+    assert final(again) == undisturbed
+
+
+def test_a_checkpoint_of_another_set_up_in_the_same_directory_is_not_resumed(tmp_path, command, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        call(tmp_path, *command)
+    other = call(tmp_path, *command, "optim.lr=0.01")
+    assert "starting afresh" in other.err and "another set-up" in other.err
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == STEPS
+
+
+def test_how_often_points_are_written_is_a_setting_that_changes_nothing_else(tmp_path, command, undisturbed):
+    seldom = [a for a in command if not a.startswith("trainer.checkpoint_seconds")]
+    outcome = call(tmp_path, *seldom, "trainer.checkpoint_seconds=1000")
+    assert final(outcome) == undisturbed
