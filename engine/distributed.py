@@ -54,8 +54,8 @@ def check(trainer: L.Trainer, data: L.LightningDataModule) -> None:
     environment, world = trainer.strategy.cluster_environment, trainer.num_devices * trainer.num_nodes
     if environment.creates_processes_externally and environment.world_size() != world:
         raise UserError(
-            f"{environment.world_size()} processes were started for trainer.devices={trainer.num_devices} and "
-            f"trainer.num_nodes={trainer.num_nodes}: start one per device (srun --ntasks-per-node={trainer.num_devices})"
+            f"{environment.world_size()} processes were started for trainer.devices={trainer.num_devices} on each of "
+            f"{trainer.num_nodes} nodes: start one per device (srun --ntasks-per-node={trainer.num_devices})"
         )
     if data.batch_size % world:
         below = data.batch_size // world * world
@@ -105,7 +105,7 @@ class Processes:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self.processes, self.errors = [], []
         for rank in range(1, count):
-            self.errors.append(tempfile.TemporaryFile())
+            self.errors.append(tempfile.TemporaryFile())  # noqa: SIM115 - read when the process has failed
             process = subprocess.Popen(
                 [sys.executable, "-m", "engine.worker"],
                 env=os.environ | {"LOCAL_RANK": str(rank), "PYTHONPATH": path},
