@@ -11,9 +11,9 @@ import lightning as L
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from engine.distributed import mean_over_processes
 from engine.errors import Diverged
 from engine.run import log
+from engine.together import mean_of_all
 
 
 class History(L.Callback):
@@ -35,7 +35,8 @@ class History(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to write the same metrics.csv."""
         seconds = self.train_seconds + (time.perf_counter() - self._started if self._started else 0.0)
-        return {"rows": list(self.rows), "sum": self._sum, "count": self._count, "seconds": seconds}
+        total = mean_of_all(self._sum) if self._count else 0.0
+        return {"rows": list(self.rows), "sum": total, "count": self._count, "seconds": seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self._sum, self._count = state["rows"], state["sum"], state["count"]
@@ -56,7 +57,7 @@ class History(L.Callback):
         """One row of the mean training loss since the last one."""
         if not self._count:
             return
-        loss = float(mean_over_processes(trainer, self._sum)) / self._count
+        loss = float(mean_of_all(self._sum)) / self._count
         self._sum, self._count = 0.0, 0
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.add(trainer, {"train/loss": loss, "lr": rate})
@@ -111,7 +112,7 @@ class StopOnDivergence(L.Callback):
     ) -> None:
         loss = outputs["loss"].detach()
         if loss.device.type == "cpu":
-            self.look(mean_over_processes(trainer, loss).item(), trainer)
+            self.look(mean_of_all(loss).item(), trainer)
             return
         self._worst = loss if self._worst is None else self._worst + loss
         if (index + 1) % self.every == 0:
@@ -123,7 +124,7 @@ class StopOnDivergence(L.Callback):
     def settle(self, trainer: L.Trainer) -> None:
         """Looks at the losses gathered on the device."""
         if self._worst is not None:
-            self.look(mean_over_processes(trainer, self._worst).item(), trainer)
+            self.look(mean_of_all(self._worst).item(), trainer)
             self._worst = None
 
     def look(self, loss: float, trainer: L.Trainer) -> None:

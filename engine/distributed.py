@@ -18,7 +18,6 @@ import time
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import FSDPStrategy, ParallelStrategy
@@ -170,20 +169,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
-
-
-class OwnNoise(L.Callback):
-    """Every process draws its own dropout masks; the first one draws what a single process would."""
-
-    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if trainer.global_rank:
-            seed = np.random.SeedSequence([torch.initial_seed(), trainer.global_rank]).generate_state(1)[0]
-            torch.manual_seed(int(seed))
-
-
-def mean_over_processes(trainer: L.Trainer, value: torch.Tensor) -> torch.Tensor:
-    """The mean of a scalar over all processes, which must all ask for it."""
-    return value if trainer.world_size == 1 else trainer.strategy.reduce(value.clone(), reduce_op="mean")
 
 
 def with_strategy(settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from engine.published import published
 from engine.results import closing_table, write_results
 from engine.resume import POINT, announce_resume, resume_point
 from engine.run import Run, log
+from engine.together import first_says
 from engine.train import make_trainer, parameters
 
 
@@ -121,7 +122,7 @@ def train(
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = Path(trainer.checkpoint_callback.best_model_path or folder / "best.ckpt")
-    if trainer.strategy.broadcast(not best.is_file()):  # no validation ever ran: the last weights are all there is
+    if first_says(trainer, not best.is_file()):  # no validation ever ran: the last weights are all there is
         trainer.save_checkpoint(best)
     load_weights(task, read_checkpoint(best), best)
     return best

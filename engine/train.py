@@ -12,10 +12,11 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch import nn
 
 from engine.callbacks import History, ProgressBar, StopOnDivergence
-from engine.distributed import OwnNoise, with_strategy
+from engine.distributed import with_strategy
 from engine.errors import user_errors
 from engine.resume import POINT, ResumePoints, WholeFiles
 from engine.run import Run, log
+from engine.together import OwnNoise, StopTogether
 
 STEP_HOOKS = (
     "on_train_batch_start",
@@ -53,6 +54,7 @@ def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data
         ProgressBar(task.monitor),
         checkpoint,
         OwnNoise(),
+        StopTogether(),
         ResumePoints(run.dir / POINT, seconds),
     ]
     if patience is not None:
