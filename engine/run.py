@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class Run:
             log.removeHandler(handler)
             handler.close()
         path = self.dir
-        while self.leads and path.is_dir() and not any(path.iterdir()) and path != Path.cwd() and path != path.parent:
-            path.rmdir()
-            path = path.parent
+        with suppress(FileNotFoundError):  # another process of the run was faster
+            while path.is_dir() and not any(path.iterdir()) and path != Path.cwd() and path != path.parent:
+                path.rmdir()
+                path = path.parent
