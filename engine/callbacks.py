@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engine.errors import Diverged
 from engine.run import log
-from engine.together import mean_of_all
+from engine.together import all_of, mean_of_all, mine
 
 
 class History(L.Callback):
@@ -35,11 +35,13 @@ class History(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to write the same metrics.csv."""
         seconds = self.train_seconds + (time.perf_counter() - self._started if self._started else 0.0)
-        total = mean_of_all(self._sum) if self._count else 0.0
-        return {"rows": list(self.rows), "sum": total, "count": self._count, "seconds": seconds}
+        return {"rows": list(self.rows), "sums": all_of(float(self._sum)), "count": self._count, "seconds": seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self._sum, self._count = state["rows"], state["sum"], state["count"]
+        self.rows, self._count = state["rows"], state["count"]
+        self._sum = mine(state["sums"])
+        if self._sum is None:  # shared out among another number of processes
+            self._sum = sum(state["sums"]) / len(state["sums"])
         self.train_seconds = state["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:

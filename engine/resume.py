@@ -22,7 +22,7 @@ from engine.errors import UserError
 from engine.fingerprint import code_hash
 from engine.resolvers import finished
 from engine.run import Run, log
-from engine.together import all_of, first_says
+from engine.together import all_of, first_says, mine
 
 POINT = "last.ckpt"
 LEFT_BEHIND = (POINT, "best.ckpt", "metrics.csv", f".{POINT}.part", ".best.ckpt.part")
@@ -85,9 +85,9 @@ class ResumePoints(Checkpoint):
             self._point
         ):  # only now: setting up the loaders draws numbers, and Lightning may do it before it restores them
             trainer.train_dataloader.load_state_dict(self._point["loader"])
-            states = self._point["generators"]
-            if len(states) == trainer.world_size:  # else another number of processes shares the batches: other draws
-                set_generator_states(states[trainer.global_rank])
+            states = mine(self._point["generators"])
+            if states:  # else another number of processes shares the batches: other draws
+                set_generator_states(states)
             self._point = None
 
     def on_train_batch_end(

@@ -32,6 +32,13 @@ def all_of(value: Any) -> list[Any]:
     return values
 
 
+def mine(values: list[Any]) -> Any:
+    """What this process had when `all_of` was asked; None where there were more or fewer processes then."""
+    if len(values) != processes():
+        return None
+    return values[dist.get_rank() if len(values) > 1 else 0]
+
+
 def first_says(trainer: L.Trainer, answer: bool) -> bool:
     """The answer of the process of rank zero, where clocks or disks may tell each process something else."""
     if processes() == 1:
