@@ -8,7 +8,7 @@ import lightning as L
 import torch
 
 import kernels
-from engine import figures, tracking
+from engine import distributed, figures, tracking
 from engine.build import build_data, build_task, complete
 from engine.callbacks import History
 from engine.checkpoint import RecordConfig, load_weights, read_checkpoint
@@ -18,6 +18,7 @@ from engine.published import published
 from engine.results import closing_table, write_results
 from engine.resume import POINT, announce_resume, resume_point
 from engine.run import Run, log
+from engine.together import first_says
 from engine.train import make_trainer, parameters
 
 
@@ -39,7 +40,8 @@ def fit(run: Run) -> float | None:
     facts = model_facts(task, config)
     trainer = make_trainer(run, config, task, data)
     trainer.callbacks.append(RecordConfig(run, published(run)))
-    trainer.loggers = loggers = tracking.make_loggers(run, task)
+    distributed.start(run, trainer, data)
+    trainer.loggers = loggers = tracking.make_loggers(run, task) if run.leads else []
     run.open()
     announce(run, facts)
     history = next(c for c in trainer.callbacks if isinstance(c, History))
@@ -49,8 +51,12 @@ def fit(run: Run) -> float | None:
         best = train(trainer, task, data, run.dir, point)
         best_score = trainer.checkpoint_callback.best_model_score
         objective = None if best_score is None else float(best_score)
-        metrics = ({} if objective is None else {task.monitor: objective}) | score(trainer, task, data)
-        drawn = figures.save(run.dir / "figures", task, history)
+        tester = trainer
+        if distributed.sharded(trainer):
+            tester = make_trainer(run, distributed.for_evaluation(config), task, data)
+            tester.loggers = loggers
+        metrics = ({} if objective is None else {task.monitor: objective}) | score(tester, task, data)
+        drawn = figures.save(run.dir / "figures", task, history) if run.leads else []
     except BaseException as error:
         status = (
             "diverged" if isinstance(error, Diverged) else "failed" if isinstance(error, Exception) else "interrupted"
@@ -75,6 +81,7 @@ def fit(run: Run) -> float | None:
     )
     tracking.finish(run, task, loggers, results, best)
     closing_table(run, results)
+    distributed.finish(run, trainer)
     return results["objective"]
 
 
@@ -110,11 +117,12 @@ def train(
         return None
     if point:
         announce_resume(point)
-    trainer.fit(task, datamodule=data, ckpt_path=folder / POINT if point else None, weights_only=True)
+    wrapped = distributed.trained(trainer, task)
+    trainer.fit(wrapped, datamodule=data, ckpt_path=folder / POINT if point else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = Path(trainer.checkpoint_callback.best_model_path or folder / "best.ckpt")
-    if not best.is_file():  # no validation ever ran: the last weights are all there is
+    if first_says(trainer, not best.is_file()):  # no validation ever ran: the last weights are all there is
         trainer.save_checkpoint(best)
     load_weights(task, read_checkpoint(best), best)
     return best

@@ -1,5 +1,6 @@
 """From a composed config to a mode: checks first, heavy imports after."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -39,6 +40,8 @@ def launch(cfg: DictConfig) -> float | None:
     )
     try:
         check(cfg, overrides)
+        if not run.leads:
+            logging.disable(logging.WARNING)  # the process of rank zero says it
         run.fingerprint = fingerprint(cfg)
         if sweeping and finished(run.dir):
             log.info(f"{run.dir}: finished before, skipped")
@@ -47,7 +50,8 @@ def launch(cfg: DictConfig) -> float | None:
     except UserError as error:
         if sweeping or cfg.debug is True or os.environ.get("RUNNER_TRACEBACK"):
             raise
-        print(f"runner: {one_line(error)}", file=sys.stderr)
+        if run.leads:
+            print(f"runner: {one_line(error)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     finally:
         run.close()

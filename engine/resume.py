@@ -22,6 +22,7 @@ from engine.errors import UserError, one_line
 from engine.fingerprint import code_hash
 from engine.resolvers import finished
 from engine.run import Run, log
+from engine.together import all_of, first_says, mine
 
 POINT = "last.ckpt"
 LEFT_BEHIND = (POINT, "best.ckpt", "metrics.csv", f".{POINT}.part", ".best.ckpt.part")
@@ -63,7 +64,7 @@ class ResumePoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         loader = trainer.train_dataloader.state_dict()
-        checkpoint["resume"] = {"ended": self.ended, "generators": generator_states(), "loader": loader}
+        checkpoint["resume"] = {"ended": self.ended, "generators": all_of(generator_states()), "loader": loader}
 
     def on_load_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._point = checkpoint["resume"]
@@ -78,13 +79,17 @@ class ResumePoints(Checkpoint):
             self._point
         ):  # only now: setting up the loaders draws numbers, and Lightning may do it before it restores them
             trainer.train_dataloader.load_state_dict(self._point["loader"])
-            set_generator_states(self._point["generators"])
+            states = mine(self._point["generators"])
+            if states:  # else another number of processes shares the batches: other draws
+                set_generator_states(states)
             self._point = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        if time.monotonic() - self._written >= self.seconds and resumable(trainer, index):
+        if not resumable(trainer, index):
+            return
+        if first_says(trainer, time.monotonic() - self._written >= self.seconds):
             trainer.save_checkpoint(self.path)
             self._written = time.monotonic()
 
@@ -140,7 +145,7 @@ def resume_point(run: Run) -> dict[str, Any] | None:
             if contents["runner"].get("fingerprint") == run.fingerprint:
                 return contents
             log.warning(f"starting afresh: {path} is of another set-up")
-    for name in LEFT_BEHIND:
+    for name in LEFT_BEHIND if run.leads else ():
         (run.dir / name).unlink(missing_ok=True)
     return None
 
