@@ -1,0 +1,40 @@
+"""Launchers and sweepers that need a package of their own: known to Hydra, and told in one line where it is missing."""
+
+from importlib.util import find_spec
+
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig
+
+from engine.errors import UserError
+
+NEEDS = {
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "cluster"),
+    "hydra/launcher=slurm": ("submitit", "cluster"),
+    "hydra/launcher=ray": ("ray", "ray"),
+    "hydra/sweeper=optuna": ("optuna", "optuna"),
+}
+"""Option -> (the module that it needs, the extra of this project that brings it)."""
+
+
+def need_plugins(config: DictConfig) -> None:
+    """Raises UserError where the chosen launcher or sweeper needs a package that is not installed."""
+    for group in ("hydra/launcher", "hydra/sweeper"):
+        option = f"{group}={config.hydra.runtime.choices[group]}"
+        module, extra = NEEDS.get(option, (None, None))
+        if module and not installed(module):
+            raise UserError(f"{option} needs a package that is not installed: pip install 'runner[{extra}]'")
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be found, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False
+
+
+def register_plugins() -> None:
+    """Makes this project's plugins known: Hydra's own search finds none in an editable install."""
+    from hydra_plugins.runner.grid import GridSweeper
+
+    Plugins.instance().register(GridSweeper)
