@@ -36,5 +36,8 @@ def installed(module: str) -> bool:
 def register_plugins() -> None:
     """Makes this project's plugins known: Hydra's own search finds none in an editable install."""
     from hydra_plugins.runner.grid import GridSweeper
+    from hydra_plugins.runner.optuna import OptunaSweeper
+    from hydra_plugins.runner.slurm import SlurmLauncher
 
-    Plugins.instance().register(GridSweeper)
+    for plugin in (GridSweeper, OptunaSweeper, SlurmLauncher):
+        Plugins.instance().register(plugin)

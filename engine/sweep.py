@@ -86,10 +86,12 @@ class Ledger(Launcher):
         launcher: runs the jobs.
         context: Hydra's config loader, with which jobs are composed.
         config: the sweep's config.
+        failures_count: whether failed jobs leave the sweep unfinished; in a search they are answers like others.
     """
 
-    def __init__(self, launcher: Launcher, context: HydraContext, config: DictConfig):
+    def __init__(self, launcher: Launcher, context: HydraContext, config: DictConfig, failures_count: bool = True):
         self.launcher, self.context, self.config = launcher, context, config
+        self.ended = ENDED_WELL if failures_count else (*ENDED_WELL, "failed")
         self.jobs: list[Job] = []
         self.name = digest(sorted(config.hydra.overrides.task))
 
@@ -108,9 +110,9 @@ class Ledger(Launcher):
         outcomes = [job.outcome() for job in self.jobs]
         if self.jobs:
             show(self.jobs, outcomes)
-        left = [job for job, outcome in zip(self.jobs, outcomes, strict=True) if outcome not in ENDED_WELL]
+        left = [job for job, outcome in zip(self.jobs, outcomes, strict=True) if outcome not in self.ended]
         if left and error is None:
-            counts = told(o for o in outcomes if o not in ENDED_WELL)
+            counts = told(o for o in outcomes if o not in self.ended)
             again = "raise retries= to try them again", "the same command goes on"
             ways = {again[job.plan != Plan.GIVEN_UP] for job in left}
             raise Unfinished(f"of {len(outcomes)} jobs: {counts}; {', '.join(sorted(ways))}")
