@@ -8,21 +8,20 @@ from omegaconf import DictConfig
 from engine.errors import UserError
 
 NEEDS = {
-    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "cluster"),
-    "hydra/launcher=slurm": ("submitit", "cluster"),
-    "hydra/launcher=ray": ("ray", "ray"),
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
+    "hydra/launcher=slurm": ("submitit", "submitit"),
     "hydra/sweeper=optuna": ("optuna", "optuna"),
 }
-"""Option -> (the module that it needs, the extra of this project that brings it)."""
+"""Option -> (the module that it needs, the package that brings it)."""
 
 
 def need_plugins(config: DictConfig) -> None:
     """Raises UserError where the chosen launcher or sweeper needs a package that is not installed."""
     for group in ("hydra/launcher", "hydra/sweeper"):
         option = f"{group}={config.hydra.runtime.choices[group]}"
-        module, extra = NEEDS.get(option, (None, None))
+        module, package = NEEDS.get(option, (None, None))
         if module and not installed(module):
-            raise UserError(f"{option} needs a package that is not installed: pip install 'runner[{extra}]'")
+            raise UserError(f"{option} needs {package}, which is not installed: pip install {package}")
 
 
 def installed(module: str) -> bool:

@@ -36,7 +36,18 @@ GONE = (
     "TIMEOUT",
 )
 """States of a Slurm job that does not run any more."""
-PATIENCE = 20.0
+USUAL = {
+    "None",
+    "Resources",
+    "Priority",
+    "JobArrayTaskLimit",
+    "BeginTime",
+    "Cleaning",
+    "NonZeroExitCode",
+    "RaisedSignal",
+}
+"""Reasons of a job's state that need no word."""
+PATIENCE = 10.0
 """Seconds that the result of an ended job may take to appear on the shared folder."""
 
 
@@ -116,12 +127,16 @@ def wait(jobs: "Iterable[Job[JobReturn]]", poll: float) -> None:
     """Returns when every job has a result, or has left the queue without one."""
     waiting = {job.job_id: job for job in jobs}
     missed: dict[str, float] = {}
+    told: set[str] = set()
     while waiting:
         states = queue(next(iter(waiting)).partition("_")[0])
+        if states is not None and (stuck := {state.partition(" ")[2] for state in states.values()} - USUAL - told):
+            log.warning(f"Slurm lets jobs wait: {', '.join(sorted(stuck))}")
+            told |= stuck
         for name, job in list(waiting.items()):
             if job.paths.result_pickle.exists():
                 del waiting[name]
-            elif states is not None and states.get(name, "COMPLETED") in GONE:
+            elif states is not None and states.get(name, "COMPLETED").partition(" ")[0] in GONE:
                 if time.monotonic() - missed.setdefault(name, time.monotonic()) > PATIENCE:
                     del waiting[name]
             else:
@@ -130,12 +145,12 @@ def wait(jobs: "Iterable[Job[JobReturn]]", poll: float) -> None:
 
 
 def queue(array: str) -> dict[str, str] | None:
-    """The state of every task of a job array that the queue still knows; None while the controller does not answer."""
-    call = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={array}", "--format=%F_%K %T"]
+    """State and reason of every task of an array that the queue still knows; None while the controller is silent."""
+    call = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={array}", "--format=%F_%K %T %r"]
     done = subprocess.run(call, capture_output=True, text=True)
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
-    return dict(line.split() for line in done.stdout.splitlines())
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
 
 
 def outcome(job: "Job[JobReturn]") -> JobReturn:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import spawn, start
 
-optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install 'runner[optuna]'")
+optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
 
 
 @pytest.fixture(scope="session")
