@@ -12,18 +12,24 @@ from omegaconf import DictConfig
 
 from engine import CONF
 from engine.errors import UserError, one_line
+from engine.plugins import register_plugins
 from engine.resolvers import register
+from engine.signals import interruptible
 
 
 def job(cfg: DictConfig) -> Any:
     """One run: what Hydra calls with the composed config."""
     from engine.launch import launch
 
+    register()  # a launcher may have started this process
     return launch(cfg)
 
 
 def main() -> None:
-    """Entry point: exit code 0, 2 for the user's mistakes, 3 for a diverged run, 130 after Ctrl-C."""
+    """Entry point.
+
+    Exit code 0, 1 for an unfinished sweep, 2 for the user's mistakes, 3 for a diverged run, 130 after Ctrl-C.
+    """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         from engine.help import help_text
@@ -35,8 +41,10 @@ def main() -> None:
         os.environ["RUNNER_TRACEBACK"] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and we print one line
     register()
+    register_plugins()
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        with interruptible():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -21,6 +21,9 @@ TRACKED = ("fit", "test", "claim")
 PATHS = ("ckpt", "input", "output", "path", "data.root", "data.path")
 """Keys that hold a path, null by default."""
 
+RERUN = ("never", "failed", "stale", "always")
+"""What a sweep may be told to do again: see conf/config.yaml."""
+
 
 def check(cfg: DictConfig, overrides: list[str]) -> None:
     """Raises UserError for an unknown mode or key, a missing argument of the mode or package of a logger, or a value of
@@ -36,6 +39,10 @@ def check(cfg: DictConfig, overrides: list[str]) -> None:
     if not isinstance(cfg.seed, int):
         raise UserError(f"seed={cfg.seed}: expected a whole number, like 0")
     check_types(cfg, overrides)
+    if cfg.rerun not in RERUN:
+        raise UserError(f"rerun={cfg.rerun}: choose from {', '.join(RERUN)}")
+    if not isinstance(cfg.retries, int) or cfg.retries < 0:
+        raise UserError(f"retries={cfg.retries}: expected a whole number, 0 or more")
     if cfg.mode in TRACKED:
         check_packages(cfg.logger)
 

@@ -40,7 +40,7 @@ def missing_option(path: str, known: Sequence[str]) -> str:
     """`model/itransfomer` -> the nearest options of `model`; `known`: those of Hydra and its plugins."""
     group = "preset" if path.startswith("preset/") else path.rpartition("/")[0]
     name = path.removeprefix(group + "/")
-    return f"{group}={name}: no such option; {nearest(name, options(group) or known)}"
+    return f"{group}={name}: no such option; {nearest(name, {*options(group), *known})}"
 
 
 def not_an_option(arguments: list[str]) -> str | None:

@@ -12,7 +12,20 @@ COMMANDS = {
     "runner mode=describe preset=itransformer/weather": "parameters, FLOPs, memory; no data needed",
     "runner data=csv data.path=mine.csv data.horizon=24": "your own series",
 }
-GROUPS = ("task", "data", "model", "model/mixer", "method", "kernel", "optim", "optim/schedule", "trainer", "logger")
+GROUPS = (
+    "task",
+    "data",
+    "model",
+    "model/mixer",
+    "method",
+    "kernel",
+    "optim",
+    "optim/schedule",
+    "trainer",
+    "logger",
+    "hydra/launcher",
+    "hydra/sweeper",
+)
 
 
 def description(path: Path) -> str:

@@ -13,10 +13,15 @@ from omegaconf import DictConfig
 from engine.check import check
 from engine.errors import UserError, one_line
 from engine.fingerprint import digest, fingerprint
+from engine.job import job
+from engine.lock import Held, RunLock
 from engine.modes import load
-from engine.resolvers import finished, option
-from engine.results import read_results
-from engine.run import Run, log
+from engine.resolvers import option
+from engine.run import Run
+from engine.signals import interruptible
+
+KEEPERS = ("fit", "claim")
+"""Modes that write to their directory over time, so that two at once would spoil it."""
 
 
 def launch(cfg: DictConfig) -> float | None:
@@ -43,10 +48,8 @@ def launch(cfg: DictConfig) -> float | None:
         if not run.leads:
             logging.disable(logging.WARNING)  # the process of rank zero says it
         run.fingerprint = fingerprint(cfg)
-        if sweeping and finished(run.dir):
-            log.info(f"{run.dir}: finished before, skipped")
-            return stored_metric(run)
-        return load(cfg.mode)(run)
+        with interruptible():
+            return job(run) if sweeping else alone(run)
     except UserError as error:
         if sweeping or cfg.debug is True or os.environ.get("RUNNER_TRACEBACK"):
             raise
@@ -57,6 +60,17 @@ def launch(cfg: DictConfig) -> float | None:
         run.close()
 
 
-def stored_metric(run: Run) -> Any:
-    """What the finished run of the same fingerprint returned."""
-    return read_results(run.dir).get("objective")
+def alone(run: Run) -> Any:
+    """A single run.
+
+    Raises:
+        UserError: another process runs it, in the same directory.
+    """
+    mode = load(run.cfg.mode)
+    if run.cfg.mode not in KEEPERS or not run.leads:
+        return mode(run)
+    try:
+        with RunLock(run.dir):
+            return mode(run)
+    except Held as held:
+        raise UserError(f"{run.dir}: {held} is running it; wait for its end, or set hydra.run.dir=<another>") from None

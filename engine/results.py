@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import ROOT
+from engine.errors import one_line
 from engine.fingerprint import code_hash
 from engine.published import published
 from engine.run import Run
@@ -36,7 +37,7 @@ def write_results(run: Run, status: str, **values: Any) -> dict[str, Any]:
         "status": status,
         "mode": run.cfg.mode,
         "fingerprint": run.fingerprint,
-        "choices": {k: v for k, v in run.choices.items() if not k.startswith("hydra/")},
+        "choices": named_choices(run),
         "overrides": run.overrides,
         "seed": run.cfg.seed,
         "paper": {k: paper[k] for k in ("title", "year", "arxiv", "code") if k in paper} or None,
@@ -47,11 +48,39 @@ def write_results(run: Run, status: str, **values: Any) -> dict[str, Any]:
         "versions": versions(),
     }
     if run.leads:
-        target = run.dir / "results.json"
-        partial = target.with_suffix(".tmp")
-        partial.write_text(json.dumps(results, indent=1, default=str) + "\n")
-        os.replace(partial, target)
+        replace(run.dir / "results.json", results)
     return results
+
+
+def record_failure(run: Run, status: str, error: Exception) -> None:
+    """Sees to it that results.json says how a job failed, whether or not its mode came to write one.
+
+    Needs no heavy import: what failed may be one.
+    """
+    before = read_results(run.dir)
+    made_by = (before.get("versions") or {}) | {"code": code_hash()}
+    told = {"status": status, "error": one_line(error), "versions": made_by}
+    known = {
+        "mode": run.cfg.mode,
+        "fingerprint": run.fingerprint,
+        "choices": named_choices(run),
+        "overrides": run.overrides,
+        "seed": run.cfg.seed,
+        "metrics": {},
+    }
+    replace(run.dir / "results.json", known | before | told)
+
+
+def named_choices(run: Run) -> dict[str, Any]:
+    """The chosen option of every group of ours."""
+    return {k: v for k, v in run.choices.items() if not k.startswith("hydra/")}
+
+
+def replace(target: Path, results: dict[str, Any]) -> None:
+    """Writes results.json in one piece."""
+    partial = target.with_suffix(".tmp")
+    partial.write_text(json.dumps(results, indent=1, default=str) + "\n")
+    os.replace(partial, target)
 
 
 def peak_memory_mb() -> float:

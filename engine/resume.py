@@ -75,9 +75,7 @@ class ResumePoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._written = time.monotonic()
-        if (
-            self._point
-        ):  # only now: setting up the loaders draws numbers, and Lightning may do it before it restores them
+        if self._point:  # only now: setting up loaders draws numbers, and Lightning may have done it before it restored
             trainer.train_dataloader.load_state_dict(self._point["loader"])
             states = mine(self._point["generators"])
             if states:  # else another number of processes shares the batches: other draws

@@ -54,7 +54,9 @@ def test_the_directory_is_named_after_task_model_and_fingerprint(tmp_path, tiny,
     assert name == f"outputs/ts_forecast/itransformer-{fitted.results['fingerprint']}"
 
 
-@pytest.mark.parametrize("argument", ["logger=wandb", "output=x.csv", "data.root=/elsewhere", "debug=true"])
+@pytest.mark.parametrize(
+    "argument", ["logger=wandb", "output=x.csv", "data.root=/elsewhere", "debug=true", "rerun=always", "retries=5"]
+)
 def test_what_changes_no_number_does_not_change_the_name(tmp_path, tiny, argument):
     same = [a for a in tiny if a.split("=")[0] != argument.split("=")[0]]
     assert name_of(tmp_path, *same, argument) == name_of(tmp_path, *tiny)
