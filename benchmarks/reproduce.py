@@ -52,7 +52,7 @@ def line(row: str, runs: list[dict]) -> str:
         gap = 100 * (mean(ours) / published[metric] - 1)
         middle = f", median {median(ours):.4f}" if len(ours) > len(SEEDS) else ""
         cells += [f"{mean(ours):.4f} ± {stdev(ours):.4f}{middle}", f"{published[metric]:.3f}", f"{gap:+.1f} %"]
-    cells += [str(len(runs)), published["source"], f"{mean(r['seconds']['train'] for r in runs):.0f}"]
+    cells += [str(len(runs)), published["source"]]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -68,16 +68,16 @@ def main() -> None:
         results = list(pool.map(lambda pair: run(*pair, arguments.folder), pairs))
     runs = {row: [r for (other, _), r in zip(pairs, results, strict=True) if other == row] for row in ROWS}
     versions = results[-1]["versions"]
-    head = "| command | MSE | paper | diff | MAE | paper | diff | seeds | source of the published figure | s |"
+    head = "| command | MSE | paper | diff | MAE | paper | diff | seeds | source of the published figure |"
     text = [
         "# Published figures, reproduced",
         "",
         f"Made by `make reproductions`, {date.today()}: torch {versions['torch']}, lightning {versions['lightning']}, "
         f"CPU, {arguments.jobs} runs at a time with one thread each; seeds from 0 up, mean ± standard deviation. "
-        "Every test window counts. `s`: seconds of training.",
+        "Every test window counts.",
         "",
         head,
-        "| --- |" + " ---: |" * 7 + " --- | ---: |",
+        "| --- |" + " ---: |" * 7 + " --- |",
         *(line(row, runs[row]) for row in ROWS),
         "",
         "Why a row misses by more than 3 %: [misses.md](misses.md).",

@@ -4,6 +4,7 @@ import re
 import shlex
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from engine import ROOT
 from engine.compose import compose_run
@@ -16,9 +17,11 @@ COMMANDS = sorted(set(re.findall(r"^    (runner [^#\n]*)", README, re.MULTILINE)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_composes(command, tmp_path):
     arguments = shlex.split(command)[1:]
-    overrides = [argument for argument in arguments if "=" in argument]
-    first = [re.sub(r"=([^,\[]+),.*", r"=\1", o) if "-m" in arguments else o for o in overrides]
-    assert compose_run(first, tmp_path).cfg.mode in MODES
+    overrides = OverridesParser.create().parse_overrides([argument for argument in arguments if "=" in argument])
+    assert "-m" in arguments or not any(o.is_sweep_override() for o in overrides)
+    first = [f"{o.key_or_group}={o.value().list[0]}" for o in overrides if o.is_choice_sweep()]
+    plain = [o.input_line for o in overrides if not o.is_sweep_override()]
+    assert compose_run(plain + first, tmp_path).cfg.mode in MODES
 
 
 def test_every_option_that_the_readme_names_exists():
