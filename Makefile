@@ -34,9 +34,8 @@ format: .venv/installed  ## let ruff rewrite what it can
 claims: .venv/installed  ## every paper's claim on its laptop experiment, into CLAIMS.md
 	$(BIN)/python benchmarks/claims.py
 
-bench: .venv/installed  ## a training step against a bare PyTorch loop; start-up against bare Hydra
-	$(BIN)/python benchmarks/step.py
-	PYTHON=$(BIN)/python bash benchmarks/startup.sh
+bench: .venv/installed  ## what a step, an epoch, start-up and a report of 2,000 runs cost, into benchmarks/speed.md
+	$(BIN)/python benchmarks/speed.py
 
 reproductions: .venv/installed  ## published rows on three seeds, into benchmarks/reproductions.md (over an hour)
 	$(BIN)/python benchmarks/reproduce.py

@@ -55,7 +55,8 @@ def main() -> None:
         message = one_line(error) if isinstance(error, UserError) else explain(error, arguments)
         if message is None:  # not the user's mistake: ours
             raise
-        print(f"runner: {message}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
+            print(f"runner: {message}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 2))
 
 

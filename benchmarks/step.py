@@ -5,7 +5,6 @@ alike; prints the median step of each and the overhead.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from itertools import pairwise
@@ -84,9 +83,11 @@ def main() -> None:
             bare += bare_loop(run)
             ours += through_the_runner(run)
     overhead = 100 * (median(ours) / median(bare) - 1)
-    print(f"{' '.join(arguments.overrides)}: torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"bare loop {1000 * median(bare):.2f} ms, runner {1000 * median(ours):.2f} ms per step: {overhead:+.1f} %")
-    print(f"median over {arguments.rounds} x {STEPS} steps each, taking turns", file=sys.stderr)
+    print(
+        f"a step of {' '.join(arguments.overrides)}: bare loop {1000 * median(bare):.2f} ms, runner "
+        f"{1000 * median(ours):.2f} ms: {overhead:+.1f} % (median of {arguments.rounds} x {STEPS}, taking turns, "
+        f"{torch.get_num_threads()} threads)"
+    )
 
 
 if __name__ == "__main__":

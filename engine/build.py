@@ -1,6 +1,5 @@
 """From a config to live objects: kernels, model, methods, task, data."""
 
-import importlib
 import inspect
 from functools import partial
 from typing import Any
@@ -15,9 +14,7 @@ import kernels
 from engine.check import split_overrides
 from engine.errors import UserError, user_errors
 from engine.run import Run, log
-
-TRUSTED = ("models.", "tasks.", "kernels.", "torch.nn.", "torch.optim.", "lightning.pytorch.")
-"""What a `_target_` may name; anything else in a config is refused, so that nobody's checkpoint runs its own code."""
+from engine.trust import check_targets, target_of
 
 
 def complete(run: Run) -> None:
@@ -29,37 +26,6 @@ def complete(run: Run) -> None:
         for key, value in found.items():
             if value != data.get(key):
                 run.cfg.data[key] = value
-
-
-def target_of(config: dict[str, Any]) -> Any:
-    """The class or function that a trusted `_target_` names.
-
-    Raises:
-        UserError: the target is outside this project, torch.nn, torch.optim and lightning, or does not exist.
-    """
-    path = config["_target_"]
-    module, _, name = str(path).rpartition(".")
-    if not str(path).startswith(TRUSTED):
-        raise UserError(f"_target_={path} is not trusted: a config may name {', '.join(t + '*' for t in TRUSTED)}")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise UserError(f"_target_={path} does not exist") from None
-    if not callable(target) or not f"{getattr(target, '__module__', '')}.".startswith(path.split(".")[0] + "."):
-        raise UserError(f"_target_={path} is not a class or function of {path.split('.')[0]}")
-    return target
-
-
-def check_targets(config: Any) -> None:
-    """Raises UserError for the first `_target_` in a nested config that is not trusted."""
-    if isinstance(config, dict):
-        if "_target_" in config:
-            target_of(config)
-        for value in config.values():
-            check_targets(value)
-    elif isinstance(config, list):
-        for value in config:
-            check_targets(value)
 
 
 def make(config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

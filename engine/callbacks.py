@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engine.errors import Diverged
 from engine.run import log
+from engine.together import all_of, mean_of_all, mine
 
 
 class History(L.Callback):
@@ -28,7 +29,20 @@ class History(L.Callback):
         self.every = max(1, every)
         self.rows: list[dict[str, float]] = []
         self.train_seconds = 0.0
+        self._started: float | None = None
         self._sum, self._count = 0.0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to write the same metrics.csv."""
+        seconds = self.train_seconds + (time.perf_counter() - self._started if self._started else 0.0)
+        return {"rows": list(self.rows), "sums": all_of(float(self._sum)), "count": self._count, "seconds": seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self._count = state["rows"], state["count"]
+        self._sum = mine(state["sums"])
+        if self._sum is None:  # shared out among another number of processes
+            self._sum = sum(state["sums"]) / len(state["sums"])
+        self.train_seconds = state["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._started = time.perf_counter()
@@ -45,7 +59,7 @@ class History(L.Callback):
         """One row of the mean training loss since the last one."""
         if not self._count:
             return
-        loss = float(self._sum) / self._count
+        loss = float(mean_of_all(self._sum)) / self._count
         self._sum, self._count = 0.0, 0
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.add(trainer, {"train/loss": loss, "lr": rate})
@@ -58,19 +72,22 @@ class History(L.Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.flush(trainer)
             self.add(trainer, {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
-            self.write()
+            self.write(trainer)
 
     def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self.flush(trainer)
         self.train_seconds += time.perf_counter() - self._started
-        self.write()
+        self._started = None
+        self.write(trainer)
 
     def add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
         """Appends a row."""
         self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **values})
 
-    def write(self) -> None:
+    def write(self, trainer: L.Trainer) -> None:
         """metrics.csv, in one piece."""
+        if not trainer.is_global_zero:
+            return
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".tmp")
@@ -84,7 +101,8 @@ class History(L.Callback):
 class StopOnDivergence(L.Callback):
     """Raises Diverged as soon as a training loss is not finite: before it can reach a checkpoint.
 
-    On the CPU every step is looked at; on an accelerator, where a look waits for the device, every `every` steps.
+    On the CPU every step is looked at; on an accelerator, where a look waits for the device, every `every` steps. All
+    processes of a run look at the same mean, so that they stop together.
     """
 
     def __init__(self, every: int):
@@ -96,7 +114,7 @@ class StopOnDivergence(L.Callback):
     ) -> None:
         loss = outputs["loss"].detach()
         if loss.device.type == "cpu":
-            self.look(loss.item(), trainer)
+            self.look(mean_of_all(loss).item(), trainer)
             return
         self._worst = loss if self._worst is None else self._worst + loss
         if (index + 1) % self.every == 0:
@@ -108,7 +126,7 @@ class StopOnDivergence(L.Callback):
     def settle(self, trainer: L.Trainer) -> None:
         """Looks at the losses gathered on the device."""
         if self._worst is not None:
-            self.look(self._worst.item(), trainer)
+            self.look(mean_of_all(self._worst).item(), trainer)
             self._worst = None
 
     def look(self, loss: float, trainer: L.Trainer) -> None:
@@ -139,7 +157,7 @@ class ProgressBar(L.Callback):
         self.bar = Progress(
             *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), auto_refresh=False
         )
-        if not self.bar.console.is_terminal:
+        if not self.bar.console.is_terminal or not trainer.is_global_zero:
             self.bar = None
             return
         total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches

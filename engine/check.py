@@ -10,8 +10,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from engine import CONF
 from engine.errors import UserError, nearest
 from engine.modes import MODES
+from engine.tracking import check_packages
 
-PATHS = ("ckpt", "input", "output", "data.root", "data.path")
+NEEDED = {"test": ("ckpt",), "predict": ("ckpt", "input", "output"), "report": ("path",), "sync": ("path",)}
+"""Arguments without which a mode cannot begin."""
+
+TRACKED = ("fit", "test", "claim")
+"""Modes that open the loggers of the config."""
+
+PATHS = ("ckpt", "input", "output", "path", "data.root", "data.path")
 """Keys that hold a path, null by default."""
 
 RERUN = ("never", "failed", "stale", "always")
@@ -19,10 +26,11 @@ RERUN = ("never", "failed", "stale", "always")
 
 
 def check(cfg: DictConfig, overrides: list[str]) -> None:
-    """Raises UserError for an unknown mode or key, a missing argument of the mode, or a value of the wrong type."""
+    """Raises UserError for an unknown mode or key, a missing argument of the mode or package of a logger, or a value of
+    the wrong type."""
     if cfg.mode not in MODES:
         raise UserError(f"mode={cfg.mode} is not a mode: {nearest(str(cfg.mode), MODES)}")
-    for key in {"test": ("ckpt",), "predict": ("ckpt", "input", "output")}.get(cfg.mode, ()):
+    for key in NEEDED.get(cfg.mode, ()):
         if cfg[key] is None:
             raise UserError(f"mode={cfg.mode} needs {key}=<path>")
     for key in cfg:
@@ -35,6 +43,8 @@ def check(cfg: DictConfig, overrides: list[str]) -> None:
         raise UserError(f"rerun={cfg.rerun}: choose from {', '.join(RERUN)}")
     if not isinstance(cfg.retries, int) or cfg.retries < 0:
         raise UserError(f"retries={cfg.retries}: expected a whole number, 0 or more")
+    if cfg.mode in TRACKED:
+        check_packages(cfg.logger)
 
 
 def known_keys() -> set[str]:

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 
 from engine.errors import UserError, nearest, one_line
+from engine.fingerprint import code_hash
 from engine.run import Run
 
 
@@ -18,7 +19,7 @@ class RecordConfig(L.Callback):
         if figures:
             config["paper"]["changed"] = figures["changed"]
         choices = {group: choice for group, choice in run.choices.items() if not group.startswith("hydra/")}
-        self.record = {"config": config, "choices": choices}
+        self.record = {"config": config, "choices": choices, "fingerprint": run.fingerprint, "code": code_hash()}
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["runner"] = self.record

@@ -38,6 +38,8 @@ def claim(run: Run) -> float:
             results = measured(run, [*overrides, f"seed={seed}"])
             scores[side].append(results["metrics"][stated["metric"]])
     verdict = judge(scores["preset"], scores["baseline"], stated)
+    if not run.leads:
+        return verdict["gap"]
     run.dir.mkdir(parents=True, exist_ok=True)
     (run.dir / "claim.json").write_text(json.dumps(verdict | {"claim": stated, "scores": scores}, indent=1) + "\n")
     show(run, stated, scores, verdict)

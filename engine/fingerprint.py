@@ -9,12 +9,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from engine import ROOT
 
-IGNORED = ("hydra", "logger", "output", "debug", "paper", "rerun", "retries")
+IGNORED = ("hydra", "logger", "output", "path", "debug", "paper", "rerun", "retries")
 """Top-level keys that change nothing in the numbers of a run."""
 
 
 def fingerprint(cfg: DictConfig) -> str:
-    """Eight hex digits of the resolved config (less `IGNORED` and `data.root`) and the data's identity."""
+    """Eight hex digits of the resolved config and the data's identity; places and how often to save do not count."""
     cfg = cfg.copy()
     identity = data_identity(OmegaConf.to_container(cfg.data, resolve=True))
     with open_dict(cfg):
@@ -22,6 +22,7 @@ def fingerprint(cfg: DictConfig) -> str:
             cfg.pop(key, None)
         if "root" in cfg.data:
             cfg.data.root = None
+        cfg.trainer.pop("checkpoint_seconds", None)
     return digest({"config": OmegaConf.to_container(cfg, resolve=True), "data": identity})
 
 

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 
 import kernels
-from engine import figures, tracking
+from engine import distributed, figures, tracking
 from engine.build import build_data, build_task, complete
 from engine.callbacks import History
 from engine.checkpoint import RecordConfig, load_weights, read_checkpoint
@@ -16,7 +16,9 @@ from engine.errors import Diverged, user_errors
 from engine.flops import forward_cost
 from engine.published import published
 from engine.results import closing_table, write_results
+from engine.resume import POINT, announce_resume, resume_point
 from engine.run import Run, log
+from engine.together import first_says
 from engine.train import make_trainer, parameters
 
 
@@ -38,17 +40,23 @@ def fit(run: Run) -> float | None:
     facts = model_facts(task, config)
     trainer = make_trainer(run, config, task, data)
     trainer.callbacks.append(RecordConfig(run, published(run)))
+    distributed.start(run, trainer, data)
+    trainer.loggers = loggers = tracking.make_loggers(run, task) if run.leads else []
     run.open()
     announce(run, facts)
-    trainer.loggers = loggers = tracking.make_loggers(run, task)
     history = next(c for c in trainer.callbacks if isinstance(c, History))
     try:
+        point = resume_point(run)
         write_results(run, "running", **facts)
-        best = train(trainer, task, data, run.dir)
+        best = train(trainer, task, data, run.dir, point)
         best_score = trainer.checkpoint_callback.best_model_score
         objective = None if best_score is None else float(best_score)
-        metrics = ({} if objective is None else {task.monitor: objective}) | score(trainer, task, data)
-        drawn = figures.save(run.dir / "figures", task, history)
+        tester = trainer
+        if distributed.sharded(trainer):
+            tester = make_trainer(run, distributed.for_evaluation(config), task, data)
+            tester.loggers = loggers
+        metrics = ({} if objective is None else {task.monitor: objective}) | score(tester, task, data)
+        drawn = figures.save(run.dir / "figures", task, history) if run.leads else []
     except BaseException as error:
         status = (
             "diverged" if isinstance(error, Diverged) else "failed" if isinstance(error, Exception) else "interrupted"
@@ -73,6 +81,7 @@ def fit(run: Run) -> float | None:
     )
     tracking.finish(run, task, loggers, results, best)
     closing_table(run, results)
+    distributed.finish(run, trainer)
     return results["objective"]
 
 
@@ -83,7 +92,7 @@ def announce(run: Run, facts: dict[str, Any]) -> None:
 
 
 def model_facts(task: L.LightningModule, config: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, FLOPs of one sample's forward pass, and the kernel behind each op that the model calls.
+    """Parameters, FLOPs of one sample's forward pass, the kernel behind each op the model calls, what is monitored.
 
     Raises:
         UserError: with `kernel.strict`, a wanted kernel does not run on this device.
@@ -92,22 +101,28 @@ def model_facts(task: L.LightningModule, config: dict[str, Any]) -> dict[str, An
     flops, ops = forward_cost(task, config["data"])
     with user_errors():
         chosen = kernels.choices(device, among=ops)
-    return {"params": parameters(task.model), "flops": flops, "kernels": chosen}
+    watched = {"monitor": task.monitor, "direction": task.direction}
+    return {"params": parameters(task.model), "flops": flops, "kernels": chosen} | watched
 
 
-def train(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, folder: Path) -> Path | None:
-    """Trains, then loads the best weights; a model without trainable parameters is taken as it is.
+def train(
+    trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, folder: Path, point: dict[str, Any] | None
+) -> Path | None:
+    """Trains (on from a resume point), then loads the best weights; a model without parameters is taken as it is.
 
     Returns:
         The best checkpoint, or None for a model without trainable parameters.
     """
     if not parameters(task.model)["trainable"]:
         return None
-    trainer.fit(task, datamodule=data)
+    if point:
+        announce_resume(point)
+    wrapped = distributed.trained(trainer, task)
+    trainer.fit(wrapped, datamodule=data, ckpt_path=folder / POINT if point else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = Path(trainer.checkpoint_callback.best_model_path or folder / "best.ckpt")
-    if not best.is_file():  # no validation ever ran: the last weights are all there is
+    if first_says(trainer, not best.is_file()):  # no validation ever ran: the last weights are all there is
         trainer.save_checkpoint(best)
     load_weights(task, read_checkpoint(best), best)
     return best

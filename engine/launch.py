@@ -1,5 +1,6 @@
 """From a composed config to a mode: checks first, heavy imports after."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -44,13 +45,16 @@ def launch(cfg: DictConfig) -> float | None:
     )
     try:
         check(cfg, overrides)
+        if not run.leads:
+            logging.disable(logging.WARNING)  # the process of rank zero says it
         run.fingerprint = fingerprint(cfg)
         with interruptible():
             return job(run) if sweeping else alone(run)
     except UserError as error:
         if sweeping or cfg.debug is True or os.environ.get("RUNNER_TRACEBACK"):
             raise
-        print(f"runner: {one_line(error)}", file=sys.stderr)
+        if run.leads:
+            print(f"runner: {one_line(error)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     finally:
         run.close()
@@ -63,7 +67,7 @@ def alone(run: Run) -> Any:
         UserError: another process runs it, in the same directory.
     """
     mode = load(run.cfg.mode)
-    if run.cfg.mode not in KEEPERS:
+    if run.cfg.mode not in KEEPERS or not run.leads:
         return mode(run)
     try:
         with RunLock(run.dir):

@@ -12,6 +12,9 @@ MODES = {
     "predict": "forecast from your own file: ckpt= input= output=",
     "describe": "parameters, FLOPs, activation memory and kernels, without data",
     "claim": "run a preset and its baseline on the same seeds: does the paper's claim hold?",
+    "report": "every run below a folder as one page with tables and charts: path=",
+    "sync": "upload the W&B runs that were written offline: path=outputs",
+    "workspace": "the task's W&B workspace, on the server or into a file: output=",
     "catalog": "every preset with its task, claim and published rows",
 }
 

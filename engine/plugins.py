@@ -36,7 +36,7 @@ def installed(module: str) -> bool:
 
 def register_plugins() -> None:
     """Makes this project's plugins known: Hydra's own search finds none in an editable install."""
-    # conf/hydra/launcher/joblib.yaml sets values of the schema that the plugin brings; Hydra would rather see it renamed
+    # conf/hydra/launcher/joblib.yaml sets values of the schema that the plugin brings; Hydra would have it renamed
     warnings.filterwarnings("ignore", r"\s*'hydra/launcher/joblib' is validated", UserWarning)
     from hydra_plugins.runner.grid import GridSweeper
     from hydra_plugins.runner.optuna import OptunaSweeper

@@ -15,6 +15,7 @@ FREE = (
     "ckpt",
     "input",
     "output",
+    "path",
     "debug",
     "logger",
     "kernel",

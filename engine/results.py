@@ -25,7 +25,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def write_results(run: Run, status: str, **values: Any) -> dict[str, Any]:
-    """Writes results.json in one piece.
+    """Writes results.json in one piece; where several processes share a run, one of them does.
 
     Args:
         status: `done`, `failed`, `diverged`, `interrupted` or, while it goes on, `running`.
@@ -47,7 +47,8 @@ def write_results(run: Run, status: str, **values: Any) -> dict[str, Any]:
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),
     }
-    replace(run.dir / "results.json", results)
+    if run.leads:
+        replace(run.dir / "results.json", results)
     return results
 
 
@@ -109,7 +110,9 @@ def git_commit() -> str | None:
 
 
 def closing_table(run: Run, results: dict[str, Any]) -> None:
-    """Prints the test metrics beside the paper's figures and the baselines."""
+    """Prints the test metrics beside the paper's figures and the baselines, once for all processes of a run."""
+    if not run.leads:
+        return
     from rich.console import Console
     from rich.table import Table
 

@@ -4,7 +4,7 @@ import time
 
 from omegaconf import OmegaConf
 
-from engine import figures, tracking
+from engine import distributed, figures, tracking
 from engine.build import build_data, build_task
 from engine.callbacks import History
 from engine.checkpoint import load_weights, read_checkpoint
@@ -29,10 +29,11 @@ def test(run: Run) -> None:
     load_weights(task, contents, run.cfg.ckpt)
     data = build_data(config)
     facts = model_facts(task, config)
-    trainer = make_trainer(run, config, task, data)
+    trainer = make_trainer(run, distributed.for_evaluation(config), task, data)
+    distributed.start(run, trainer, data)
+    trainer.loggers = loggers = tracking.make_loggers(run, task) if run.leads else []
     run.open()
     announce(run, facts)
-    trainer.loggers = loggers = tracking.make_loggers(run, task)
     metrics = score(trainer, task, data)
     history = next(c for c in trainer.callbacks if isinstance(c, History))
     results = write_results(
@@ -43,7 +44,8 @@ def test(run: Run) -> None:
         baselines=task.baseline_metrics,
         details=task.details,
         seconds={"train": 0.0, "total": round(time.perf_counter() - started, 3)},
-        figures=figures.save(run.dir / "figures", task, history),
+        figures=figures.save(run.dir / "figures", task, history) if run.leads else [],
     )
     tracking.finish(run, task, loggers, results, None)
     closing_table(run, results)
+    distributed.finish(run, trainer)

@@ -1,73 +1,77 @@
-"""Weights & Biases: one offline folder per run, with everything a dashboard needs."""
+"""The loggers of a run: which are asked for, and what they are given at its end."""
 
-import os
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
-from lightning.pytorch.loggers import WandbLogger
+from engine.errors import UserError, nearest, one_line
+from engine.run import Run, log
 
-from engine.errors import UserError, one_line
-from engine.published import published
-from engine.run import Run
+if TYPE_CHECKING:
+    import lightning as L
+
+    from engine.loggers import Tracker
+
+NAMES = ("wandb", "csv", "tensorboard", "mlflow")
+"""What may stand under `logger:` in the config; `engine.loggers` has a class for each."""
+
+PACKAGES = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy")}
+"""What a logger needs that does not come with the install (mlflow-skinny, without sqlalchemy, has no local store)."""
 
 
-def make_loggers(run: Run, task: L.LightningModule) -> list[WandbLogger]:
-    """The W&B logger of this run, or none; offline unless `logger.wandb.offline=false` or WANDB_MODE says otherwise."""
-    settings = run.plain()["logger"]["wandb"]
-    if settings is None:
-        return []
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
+def check_packages(settings: dict[str, Any]) -> None:
+    """Raises UserError for a logger that is unknown or whose package is missing; imports nothing."""
+    for name in asked(settings):
+        if name not in NAMES:
+            raise UserError(f"logger.{name}: no such logger; {nearest(name, NAMES)}")
+        missing = [package for package in PACKAGES.get(name, ()) if find_spec(package) is None]
+        if missing:
+            raise UserError(f"logger={name} needs {' and '.join(missing)}: pip install {name}")
 
-    online = not settings["offline"] or os.environ.get("WANDB_MODE") == "online"
-    tags = [str(run.choices[group]) for group in ("task", "model", "preset") if run.choices.get(group)]
-    try:
-        experiment = wandb.init(
-            name=run.dir.name,
-            dir=run.dir,
-            mode="online" if online else "offline",
-            project=settings["project"],
-            entity=settings["entity"],
-            group=settings["group"] or run.sweep,
-            job_type=run.cfg.mode,
-            tags=tags + list(settings["tags"]),
-            config=run.plain() | {"fingerprint": run.fingerprint, "published": published(run)},
-        )
-    except Exception as error:  # wandb raises many kinds; none of them is worth losing the run's message
-        raise UserError(f"wandb: {one_line(error)}; logger=none runs without it") from error
-    experiment.define_metric("trainer/global_step")
-    experiment.define_metric("train/*", step_metric="trainer/global_step", summary="last")
-    experiment.define_metric("val/*", step_metric="trainer/global_step", summary="last")
-    experiment.define_metric(task.monitor, step_metric="trainer/global_step", summary=f"{task.direction},last")
-    return [WandbLogger(experiment=experiment)]
+
+def asked(settings: dict[str, Any]) -> list[str]:
+    """The loggers that a config's `logger` block names: its mappings."""
+    return [name for name, options in settings.items() if hasattr(options, "keys")]
+
+
+def make_loggers(run: Run, task: "L.LightningModule") -> list["Tracker"]:
+    """Opens every logger that the config names.
+
+    Raises:
+        UserError: one cannot be opened; those before it are closed, and what they wrote is removed.
+    """
+    from engine import loggers
+
+    settings, before = run.plain()["logger"], set(run.dir.glob("*"))
+    opened: list[Tracker] = []
+    for name in asked(settings):
+        try:
+            opened.append(loggers.CLASSES[name](run, task, settings))
+        except Exception as error:  # the packages raise many kinds; none of them is worth losing the run's message
+            close(opened, 1)
+            for left in set(run.dir.glob("*")) - before:
+                shutil.rmtree(left)  # `Run.close` removes the directory if nothing else is in it
+            raise UserError(f"logger={name}: {one_line(error).rstrip('.')}; logger=none runs without it") from error
+    return opened
 
 
 def finish(
-    run: Run, task: L.LightningModule, loggers: list[WandbLogger], results: dict[str, Any], best: Path | None
+    run: Run, task: "L.LightningModule", loggers: list["Tracker"], results: dict[str, Any], best: Path | None
 ) -> None:
-    """Figures as media, predictions and checkpoint as artifacts, the summary; closes the W&B run."""
-    if not loggers:
-        return
-    import wandb
+    """Gives every logger figures, final metrics and what else it can take, and closes it.
 
-    experiment = loggers[0].experiment
-    for figure in sorted((run.dir / "figures").glob("*.png")):
-        experiment.log({f"figures/{figure.stem}": wandb.Image(str(figure))})
-    columns, rows = task.predictions()
-    if rows:
-        table = wandb.Artifact(f"predictions-{run.fingerprint}", type="predictions")
-        table.add(wandb.Table(columns=columns, data=rows), "predictions")
-        experiment.log_artifact(table)
-    if best and run.plain()["logger"]["wandb"]["checkpoints"]:
-        checkpoint = wandb.Artifact(f"checkpoint-{run.fingerprint}", type="model", metadata=results["metrics"])
-        checkpoint.add_file(str(best))
-        experiment.log_artifact(checkpoint)
-    experiment.summary.update({**results["metrics"], "params": results["params"]["total"], "status": results["status"]})
-    close(loggers, 0)
+    The results are on disk by now: a logger that fails here (a server that is gone) costs its own copy, not the run.
+    """
+    for logger in loggers:
+        try:
+            logger.finish(run, task, results, best)
+            logger.close(0)
+        except Exception as error:  # the packages raise many kinds
+            log.warning(f"{logger.__class__.__name__.lower()}: {one_line(error)}; the results are in {run.dir}")
 
 
-def close(loggers: list[WandbLogger], exit_code: int) -> None:
-    """Ends the W&B run; a failed run is marked as such."""
-    if loggers:
-        loggers[0].experiment.finish(exit_code=exit_code)
+def close(loggers: list["Tracker"], exit_code: int) -> None:
+    """Ends every logger; a failed run is marked as such where the logger knows of that."""
+    for logger in loggers:
+        logger.close(exit_code)

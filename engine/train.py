@@ -12,8 +12,11 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch import nn
 
 from engine.callbacks import History, ProgressBar, StopOnDivergence
+from engine.distributed import with_strategy
 from engine.errors import user_errors
+from engine.resume import POINT, ResumePoints, WholeFiles
 from engine.run import Run, log
+from engine.together import OwnNoise, StopTogether
 
 STEP_HOOKS = (
     "on_train_batch_start",
@@ -35,14 +38,13 @@ def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data
     """
     quiet()
     settings = dict(config["trainer"])
-    patience = settings.pop("patience")
+    patience, seconds = settings.pop("patience"), settings.pop("checkpoint_seconds")
     every = settings["log_every_n_steps"]
     checkpoint = ModelCheckpoint(
         run.dir,
         "best",
         task.monitor,
         mode=task.direction,
-        save_last=True,
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
@@ -51,15 +53,20 @@ def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data
         History(run.dir / "metrics.csv", every),
         ProgressBar(task.monitor),
         checkpoint,
+        OwnNoise(),
+        StopTogether(),
+        ResumePoints(run.dir / POINT, seconds),
     ]
     if patience is not None:
         callbacks.append(EarlyStopping(task.monitor, mode=task.direction, patience=patience, check_finite=True))
     callbacks = [skip_idle_hooks(callback) for callback in callbacks]
     warn_of_slow_precision(settings)
-    with user_errors(MisconfigurationException):
+    settings = with_strategy(settings)
+    with user_errors(MisconfigurationException, RuntimeError):  # the latter: what srun was told does not fit
         return L.Trainer(
             **(settings | validation_interval(settings, data)),
             callbacks=callbacks,
+            plugins=[WholeFiles()],
             logger=False,
             default_root_dir=run.dir,
             num_sanity_val_steps=0,

@@ -2,7 +2,8 @@
 
 Notable: a dataset gathers a whole batch from a tensor of indices (no per-sample Python, no collate); the order of
 epoch e is a function of (seed, e) alone; a loader's position is part of Lightning's checkpoint, so a killed run goes on
-at the next batch.
+at the next batch. Under torch.distributed a batch is shared out among the processes: how many there are changes neither
+the batches nor their number.
 """
 
 import hashlib
@@ -45,8 +46,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 class IndexBatches(Sampler[Tensor]):
     """Yields index tensors (B,) int64: shuffled by (seed, epoch), or in order.
 
-    `drop_last` drops a partial last batch if at least one full batch exists. Under torch.distributed each rank gets
-    every world-size-th batch (when shuffling, the same number on each). `position` counts the batches this epoch gave.
+    `drop_last` drops a partial last batch if at least one full batch exists. `position` counts the batches this epoch
+    gave. Under torch.distributed each rank gets its share of every batch, and no rank ever gets an empty one as long as
+    there are as many indices as ranks: when shuffling, equal shares (gradients are averaged over ranks), what is left
+    over dropped; in order, every index once (a last batch with fewer indices than ranks joins the one before it).
     """
 
     def __init__(self, count: int, batch_size: int, shuffle: bool = False, drop_last: bool = False, seed: int = 0):
@@ -72,22 +75,28 @@ class IndexBatches(Sampler[Tensor]):
         self._resume = (state["epoch"], state["position"])
 
     def __len__(self) -> int:
-        rank, world = _rank_and_world()
-        batches = self._all_batches()
-        return batches // world if self.shuffle else len(range(rank, batches, world))
-
-    def _all_batches(self) -> int:
         full, rest = divmod(self.count, self.batch_size)
-        return full if rest == 0 or (self.drop_last and full) else full + 1
+        partial = rest > 0 and not (self.drop_last and full)
+        joins = full and not self.shuffle and rest < _rank_and_world()[1]
+        return full + (partial and not joins)
 
     def __iter__(self) -> Iterator[Tensor]:  # a generator: the epoch is read when the first batch is asked for
         order = epoch_order(self.count, self.seed, self.epoch) if self.shuffle else torch.arange(self.count)
-        rank, world = _rank_and_world()
-        mine = list(order.split(self.batch_size))[: self._all_batches()][rank::world][: len(self)]
+        if self.drop_last and self.count > self.batch_size:
+            order = order[: self.count // self.batch_size * self.batch_size]
+        starts = [i * self.batch_size for i in range(1, len(self))]
+        batches = order.tensor_split(starts)
         start = self._resume[1] if self._resume is not None and self._resume[0] == self.epoch else 0
         self._resume = None
-        for self.position in range(start + 1, len(mine) + 1):
-            yield mine[self.position - 1]
+        for self.position in range(start + 1, len(batches) + 1):
+            yield self._share(batches[self.position - 1])
+
+    def _share(self, batch: Tensor) -> Tensor:
+        """This rank's part of a batch."""
+        rank, world = _rank_and_world()
+        if world > 1 and self.shuffle:
+            batch = batch[: len(batch) // world * world]
+        return batch.tensor_split(world)[rank] if world > 1 else batch
 
 
 class BatchLoader(DataLoader):
@@ -105,6 +114,8 @@ class BatchLoader(DataLoader):
 
 class TaskData(LightningDataModule):
     """Base of every task's data module: `setup` of the subclass sets `train`, `val` and `test` (BatchDatasets).
+
+    `batch_size` is that of a step of the whole run: several processes share each batch.
 
     Training is shuffled by (seed, epoch) and drops a partial last batch if there is a full one; validation and test
     never drop anything (unless `drop_last_test`, which exists to reproduce old tables).

@@ -81,7 +81,7 @@ def locate(data: Mapping) -> Path:
     if data.get("download", True):
         for url in source.get("urls") or []:  # URLError, HTTPError, a time-out, another file: the next origin may do
             try:
-                return download(url, cache_folder() / source["files"][0], accepted(source))
+                return download(url, in_cache(source["files"][0]), accepted(source))
             except OSError as error:
                 tried.append(f"{url} ({error})")
             except ValueError as error:
@@ -89,6 +89,17 @@ def locate(data: Mapping) -> Path:
     if mismatch is not None:
         raise mismatch
     raise FileNotFoundError(_not_found(data, source, tried))
+
+
+def in_cache(name: str) -> Path:
+    """Where a download goes. ValueError for a name that leads out of the cache folder: it may be a stranger's."""
+    folder = cache_folder().resolve()
+    target = (folder / name).resolve()
+    if not target.is_relative_to(folder):
+        raise ValueError(
+            f"data.source.files names {name}, which is outside {folder}: name a file, or a folder and a file"
+        )
+    return target
 
 
 def identity(data: Mapping) -> str | None:

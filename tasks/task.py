@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning as L
 import torch
@@ -29,6 +29,9 @@ class Task(L.LightningModule):
     Raises:
         ValueError: `direction` is neither.
     """
+
+    logged: ClassVar[tuple[str, ...]] = ()
+    """What a run logs beside the loss: `val/...`, `test/...`, `figures/...`; the task's W&B workspace shows it."""
 
     def __init__(
         self,

@@ -59,8 +59,9 @@ class ForecastErrors(Metric):
         return scores
 
     def details(self) -> dict[str, list[float]]:
-        """MSE and MAE (scaled) per horizon step and per variate."""
-        mse, mae = self.squared / self.windows, self.absolute / self.windows
+        """MSE and MAE (scaled) per horizon step and per variate, over the windows of all processes."""
+        with self.sync_context():
+            mse, mae = self.squared / self.windows, self.absolute / self.windows
         return {
             "mse_per_step": mse.mean(1).tolist(),
             "mae_per_step": mae.mean(1).tolist(),

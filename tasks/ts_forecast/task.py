@@ -34,6 +34,12 @@ class Forecast(Task):
         ValueError: unknown loss; a share outside (0, 1]; a share below 1 with a model that is tied to its variates.
     """
 
+    logged = (
+        *("val/mse", "val/mae"),
+        *("test/mse", "test/mae", "test/mse_original", "test/mae_original", "test/smape", "test/mase"),
+        *("figures/forecast", "figures/attention"),
+    )
+
     def __init__(
         self,
         model: nn.Module,

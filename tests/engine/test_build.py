@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from engine.build import check_targets, target_of
 from engine.errors import UserError
+from engine.trust import check_targets, target_of
 
 PRESET = ("preset=itransformer", "mode=describe")
 

@@ -71,14 +71,36 @@ def test_a_batch_size_that_is_not_a_positive_integer_is_refused():
             NumberData(batch_size=wrong)
 
 
-def test_ranks_share_the_batches_of_an_epoch(monkeypatch):
-    seen = []
-    for rank in (0, 1):
-        monkeypatch.setattr("tasks.data._rank_and_world", lambda rank=rank: (rank, 2))
-        batches = IndexBatches(20, 4, shuffle=True)
-        seen.append(lists(batches))
-        assert len(batches) == len(seen[-1]) == 2
-    assert not {i for b in seen[0] for i in b} & {i for b in seen[1] for i in b}
+def shares(monkeypatch, world, **settings):
+    """What each of `world` ranks gets: lists of batches."""
+    given = []
+    for rank in range(world):
+        monkeypatch.setattr("tasks.data._rank_and_world", lambda rank=rank: (rank, world))
+        batches = IndexBatches(**settings)
+        given.append(lists(batches))
+        assert len(batches) == len(given[-1])
+    return given
+
+
+def test_ranks_share_every_training_batch_in_equal_parts(monkeypatch):
+    (whole,) = shares(monkeypatch, 1, count=22, batch_size=4, shuffle=True, drop_last=True)
+    first, second = shares(monkeypatch, 2, count=22, batch_size=4, shuffle=True, drop_last=True)
+    assert [a + b for a, b in zip(first, second, strict=True)] == whole and len(whole) == 5
+    assert {len(batch) for batch in first + second} == {2}
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(22, 4), (21, 4), (17, 4), (9, 2), (4, 4), (3, 4), (2, 8), (5, 2)])
+@pytest.mark.parametrize("world", [1, 2])
+def test_ranks_evaluate_every_window_once_in_equally_many_batches(monkeypatch, world, count, batch_size):
+    given = shares(monkeypatch, world, count=count, batch_size=batch_size)
+    assert sorted(i for batches in given for batch in batches for i in batch) == list(range(count))
+    assert len({len(batches) for batches in given}) == 1
+    assert all(batch for batches in given for batch in batches)
+
+
+def test_a_training_set_smaller_than_one_batch_is_shared_equally(monkeypatch):
+    first, second = shares(monkeypatch, 2, count=7, batch_size=16, shuffle=True, drop_last=True)
+    assert len(first[0]) == len(second[0]) == 3 and not set(first[0]) & set(second[0])
 
 
 class Recorder(lightning.LightningModule):
