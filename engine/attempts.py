@@ -108,10 +108,10 @@ def now() -> str:
 
 
 def set_aside(folder: Path) -> None:
-    """Moves what an earlier run left into `previous-<n>`, before the job is done anew."""
-    number = 1 + sum(1 for _ in folder.glob("previous-*"))
-    target = folder / f"previous-{number}"
-    kept = (ATTEMPTS, "previous-*", "lock.*", ".lock-*")
+    """Moves what an earlier run left into `.previous-<n>`, before the job is done anew."""
+    number = 1 + sum(1 for _ in folder.glob(".previous-*"))
+    target = folder / f".previous-{number}"
+    kept = (ATTEMPTS, ".previous-*", "lock.*", ".lock-*")
     found = [path for path in folder.iterdir() if not any(path.match(pattern) for pattern in kept)]
     target.mkdir()
     for path in sorted(found, key=lambda p: p.name == "results.json"):  # last: until then the job counts as done

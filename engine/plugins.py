@@ -1,5 +1,6 @@
 """Launchers and sweepers that need a package of their own: known to Hydra, and told in one line where it is missing."""
 
+import warnings
 from importlib.util import find_spec
 
 from hydra.core.plugins import Plugins
@@ -10,6 +11,7 @@ from engine.errors import UserError
 NEEDS = {
     "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
     "hydra/launcher=slurm": ("submitit", "submitit"),
+    "hydra/launcher=ray": ("ray", "ray"),
     "hydra/sweeper=optuna": ("optuna", "optuna"),
 }
 """Option -> (the module that it needs, the package that brings it)."""
@@ -34,9 +36,12 @@ def installed(module: str) -> bool:
 
 def register_plugins() -> None:
     """Makes this project's plugins known: Hydra's own search finds none in an editable install."""
+    # conf/hydra/launcher/joblib.yaml sets values of the schema that the plugin brings; Hydra would have it renamed
+    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/joblib' is validated", UserWarning)
     from hydra_plugins.runner.grid import GridSweeper
     from hydra_plugins.runner.optuna import OptunaSweeper
+    from hydra_plugins.runner.ray import RayLauncher
     from hydra_plugins.runner.slurm import SlurmLauncher
 
-    for plugin in (GridSweeper, OptunaSweeper, SlurmLauncher):
+    for plugin in (GridSweeper, OptunaSweeper, RayLauncher, SlurmLauncher):
         Plugins.instance().register(plugin)

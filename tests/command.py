@@ -101,8 +101,8 @@ def start(folder: Path, *arguments: str, **environ: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, env=os.environ | environ, stdout=pipe, stderr=pipe, text=True)
 
 
-def spawn(folder: Path, *arguments: str, **environ: str) -> Outcome:
+def spawn(folder: Path, *arguments: str, timeout: float = 120, **environ: str) -> Outcome:
     """`runner <arguments>` from `folder`, in a process of its own."""
     process = start(folder, *arguments, **environ)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=timeout)
     return Outcome(process.returncode, out, err, folder)

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from engine import ROOT
 from engine.errors import UserError, one_line, user_errors
 from engine.run import log
+from hydra_plugins.runner.remote import compose_and_run, project_path
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -92,8 +92,7 @@ class SlurmLauncher(Launcher):
             raise UserError(
                 "hydra/launcher=slurm: there is no sbatch on this machine; give the command on one of the cluster"
             )
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.pathsep.join(paths).split(os.pathsep)))
+        os.environ["PYTHONPATH"] = project_path()
         with user_errors(submitit.core.utils.FailedJobError, NameError):
             executor = submitit.AutoExecutor(self.folder, "slurm", slurm_max_num_timeout=self.max_num_timeout)
             executor.update_parameters(**self.parameters)
@@ -103,18 +102,7 @@ class SlurmLauncher(Launcher):
 
     def __call__(self, overrides: list[str], number: int, state: dict[type, Singleton]) -> JobReturn:
         """One job, on its node."""
-        Singleton.set_state(state)
-        setup_globals()
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id, config.hydra.job.num = os.environ.get("SLURM_JOB_ID", str(number)), number
-        return run_job(
-            hydra_context=self.hydra_context,
-            task_function=self.task_function,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        return compose_and_run(self, overrides, number, state)
 
     def checkpoint(self, *arguments: Any) -> Any:
         """What submitit queues again at the time limit: the same job, which goes on from its checkpoint."""
@@ -150,7 +138,8 @@ def queue(array: str) -> dict[str, str] | None:
     done = subprocess.run(call, capture_output=True, text=True)
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
-    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    lines = (line.split(" ", 1) for line in done.stdout.splitlines())
+    return {name.removesuffix("_N/A"): state for name, state in lines}  # an array of one is no array
 
 
 def outcome(job: "Job[JobReturn]") -> JobReturn:

@@ -123,6 +123,10 @@ class Cluster:
         self.processes[name].send_signal(signal.SIGKILL)
         self.processes.pop(name).wait()
 
+    def resume(self) -> None:
+        """What an administrator does after a crash: a controller that lost its last seconds drains the node."""
+        self.run("scontrol", "update", "NodeName=ALL", "State=RESUME")
+
     def stop(self) -> None:
         """Ends the daemons, the last one first."""
         for process in reversed(self.processes.values()):
@@ -165,5 +169,6 @@ def free_ports(count: int) -> list[int]:
 if __name__ == "__main__":
     if reason := missing():
         sys.exit(reason)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a killed script takes its daemons along
     with tempfile.TemporaryDirectory() as place, Cluster(Path(place)) as cluster:
         sys.exit(subprocess.run(sys.argv[1:], env=os.environ | cluster.environ).returncode)

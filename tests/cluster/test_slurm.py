@@ -44,8 +44,9 @@ def begun(folder: Path) -> dict[str, int]:
 
 
 def at_work(folder: Path) -> dict[str, int]:
-    """The processes that hold a run directory."""
-    return {f.parent.name: json.loads(f.read_text())["pid"] for f in folder.glob(f"{SWEEP}/*/lock.*")}
+    """The living processes that hold a run directory."""
+    held = {path.parent.name: json.loads(path.read_text())["pid"] for path in folder.glob(f"{SWEEP}/*/lock.*")}
+    return {name: pid for name, pid in held.items() if Path(f"/proc/{pid}").exists()}
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:

@@ -100,7 +100,7 @@ def test_results_of_other_code_are_reported_and_done_again_with_rerun_stale(runn
     assert json.loads(file.read_text()) == old
     again = runner(*command, "rerun=stale")
     assert counts(again) == "1 job: 1 done"
-    assert json.loads((file.parent / "previous-1" / "results.json").read_text()) == old
+    assert json.loads((file.parent / ".previous-1" / "results.json").read_text()) == old
     assert json.loads(file.read_text())["metrics"] == old["metrics"]
     assert counts(runner(*command, "rerun=stale")) == "1 job: 1 skipped"
 
