@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 
 from engine import CONF
 from engine.errors import UserError, one_line
-from engine.plugins import register_plugins
 from engine.resolvers import register
 from engine.signals import interruptible
+from hydra_plugins.runner import register_plugins
 
 
 def job(cfg: DictConfig) -> Any:

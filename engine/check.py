@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from engine import CONF
 from engine.errors import UserError, nearest
 from engine.modes import MODES
-from engine.tracking import check_packages
+from engine.packages import need_loggers
 
 NEEDED = {"test": ("ckpt",), "predict": ("ckpt", "input", "output"), "report": ("path",), "sync": ("path",)}
 """Arguments without which a mode cannot begin."""
@@ -44,7 +44,7 @@ def check(cfg: DictConfig, overrides: list[str]) -> None:
     if not isinstance(cfg.retries, int) or cfg.retries < 0:
         raise UserError(f"retries={cfg.retries}: expected a whole number, 0 or more")
     if cfg.mode in TRACKED:
-        check_packages(cfg.logger)
+        need_loggers(cfg.logger)
 
 
 def known_keys() -> set[str]:

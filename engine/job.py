@@ -22,6 +22,8 @@ def job(run: Run) -> Any:
     what = plan(run.dir, run.cfg.rerun, run.cfg.retries)
     if what not in RUNS:
         return left_alone(run, what)
+    if not run.leads:  # the process of rank zero locks the directory and keeps the books
+        return load(run.cfg.mode)(run)
     try:
         with RunLock(run.dir):
             what = plan(run.dir, run.cfg.rerun, run.cfg.retries)  # another process may just have finished it

@@ -1,38 +1,17 @@
 """The loggers of a run: which are asked for, and what they are given at its end."""
 
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UserError, nearest, one_line
+from engine.errors import UserError, one_line
+from engine.packages import asked
 from engine.run import Run, log
 
 if TYPE_CHECKING:
     import lightning as L
 
     from engine.loggers import Tracker
-
-NAMES = ("wandb", "csv", "tensorboard", "mlflow")
-"""What may stand under `logger:` in the config; `engine.loggers` has a class for each."""
-
-PACKAGES = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy")}
-"""What a logger needs that does not come with the install (mlflow-skinny, without sqlalchemy, has no local store)."""
-
-
-def check_packages(settings: dict[str, Any]) -> None:
-    """Raises UserError for a logger that is unknown or whose package is missing; imports nothing."""
-    for name in asked(settings):
-        if name not in NAMES:
-            raise UserError(f"logger.{name}: no such logger; {nearest(name, NAMES)}")
-        missing = [package for package in PACKAGES.get(name, ()) if find_spec(package) is None]
-        if missing:
-            raise UserError(f"logger={name} needs {' and '.join(missing)}: pip install {name}")
-
-
-def asked(settings: dict[str, Any]) -> list[str]:
-    """The loggers that a config's `logger` block names: its mappings."""
-    return [name for name, options in settings.items() if hasattr(options, "keys")]
 
 
 def make_loggers(run: Run, task: "L.LightningModule") -> list["Tracker"]:

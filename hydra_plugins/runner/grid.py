@@ -7,7 +7,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from engine.plugins import need_plugins
+from engine.packages import need_plugins
 from engine.sweep import Ledger
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from engine.errors import UserError
 from engine.fingerprint import IGNORED, digest
 from engine.lock import Held, RunLock
-from engine.plugins import need_plugins
+from engine.packages import need_plugins
 from engine.run import log
 from engine.sweep import Ledger
 

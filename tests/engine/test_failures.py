@@ -47,7 +47,7 @@ def test_ctrl_c_ends_with_exit_code_130_and_status_interrupted(tmp_path, tiny):
     endless += ["trainer.max_epochs=1000000", "trainer.patience=null", "hydra.run.dir=run"]
     process = start(tmp_path, *endless)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "last.ckpt").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "run" / "best.ckpt").exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
