@@ -81,7 +81,7 @@ def test_after_kills_of_a_job_and_of_the_node_daemon_the_second_call_runs_only_w
 
 def test_a_job_that_slurm_preempts_is_interrupted_and_goes_on_when_it_is_queued_again(cluster, tmp_path, sweep):
     process = start(tmp_path, *sweep, "trainer.max_epochs=1000000", "trainer.patience=null", **cluster.environ)
-    wait_for(lambda: list(tmp_path.glob(f"{SWEEP}/*/last.ckpt")), process)
+    wait_for(lambda: list(tmp_path.glob(f"{SWEEP}/*/best.ckpt")), process)
     task = cluster.run("squeue", "--noheader", "--states=RUNNING", "--format=%A").split()[0]
     cluster.run("scontrol", "requeue", task)
     wait_for(lambda: list(begun(tmp_path).values()) == [2], process)

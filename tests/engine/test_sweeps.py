@@ -1,6 +1,7 @@
 """The same sweep again: what is skipped, resumed, tried again and run, and what the table says."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -63,8 +64,7 @@ def test_a_failing_job_is_recorded_and_does_not_end_the_sweep(runner, tmp_path, 
 def test_an_unexpected_error_in_one_job_is_recorded_with_its_traceback(runner, tmp_path, quick):
     assert runner("-m", *quick, "seed=0,1").code == 0
     broken, whole = sorted((tmp_path / SWEEP).glob("linear-*"))
-    (broken / "results.json").unlink()
-    (broken / "metrics.csv").unlink()
+    shutil.rmtree(broken)
     (broken / "metrics.csv" / "in_the_way").mkdir(parents=True)
     outcome = runner("-m", *quick, "seed=0,1")
     assert (outcome.code, counts(outcome)) == (1, "2 jobs: 1 skipped, 1 failed")
@@ -156,7 +156,7 @@ def test_a_killed_sweep_started_again_runs_only_what_is_missing(tmp_path, quick)
 def test_ctrl_c_shows_what_became_of_every_job(tmp_path, data_args):
     endless = (*data_args, "model=linear", "trainer.max_epochs=1000000", "trainer.patience=null")
     process = start(tmp_path, "-m", *endless, "seed=0,1")
-    wait_for(lambda: bool(list(tmp_path.glob(f"{SWEEP}/*/last.ckpt"))), process)
+    wait_for(lambda: bool(list(tmp_path.glob(f"{SWEEP}/*/best.ckpt"))), process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -167,7 +167,7 @@ def test_ctrl_c_shows_what_became_of_every_job(tmp_path, data_args):
 def test_sigterm_interrupts_a_run_as_ctrl_c_does(tmp_path, data_args):
     endless = (*data_args, "model=linear", "trainer.max_epochs=1000000", "trainer.patience=null")
     process = start(tmp_path, *endless)
-    wait_for(lambda: bool(list(tmp_path.glob(f"{SWEEP}/*/last.ckpt"))), process)
+    wait_for(lambda: bool(list(tmp_path.glob(f"{SWEEP}/*/best.ckpt"))), process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
