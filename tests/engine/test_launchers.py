@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import spawn, start
 
-from engine import plugins
+from engine import packages
 
 
 def lines(folder: Path) -> list[dict]:
@@ -62,10 +62,10 @@ def test_ray_runs_the_jobs_in_processes_of_its_own(tmp_path, data_args):
     assert len(lines(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("option", sorted(plugins.NEEDS))
+@pytest.mark.parametrize("option", sorted(packages.PLUGINS))
 def test_a_package_that_is_missing_is_told_in_one_line(runner, data_args, monkeypatch, option):
-    package = plugins.NEEDS[option][1]
-    monkeypatch.setitem(plugins.NEEDS, option, ("no_such_module", package))
+    package = packages.PLUGINS[option][1]
+    monkeypatch.setitem(packages.PLUGINS, option, ("no_such_module", package))
     outcome = runner("-m", option, *data_args, "model=linear", "seed=0,1")
     assert outcome.code == 2
     assert outcome.line == f"runner: {option} needs {package}, which is not installed: pip install {package}"
