@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -95,10 +96,19 @@ def call(folder: Path, *arguments: str) -> Outcome:
 
 
 def start(folder: Path, *arguments: str, **environ: str) -> subprocess.Popen:
-    """Starts `runner <arguments>` from `folder` in a process of its own."""
-    command = [sys.executable, str(ROOT / "runner.py"), *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=os.environ | environ, stdout=pipe, stderr=pipe, text=True)
+    """Starts `runner <arguments>` from `folder` in a process of its own, one that Ctrl-C reaches.
+
+    A shell lets what it starts in the background ignore SIGINT, and tests that were started so would hand that on.
+    """
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "runner.py"), *arguments],
+        cwd=folder,
+        env=os.environ | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def spawn(folder: Path, *arguments: str, timeout: float = 120, **environ: str) -> Outcome:
