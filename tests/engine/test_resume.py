@@ -90,7 +90,7 @@ def test_a_run_stopped_again_and_again_ends_as_the_undisturbed_one(tmp_path, com
 
 @pytest.mark.parametrize("writing", [False, True], ids=["at a random moment", "while a checkpoint is written"])
 def test_a_killed_process_started_again_ends_as_the_undisturbed_one(tmp_path, series_csv, writing):
-    data = ["data=csv", f"data.path={series_csv}"]
+    data = ["data=csv", f"data.path={series_csv}", "trainer.max_epochs=20", "trainer.patience=null"]
     kills.finish(tmp_path / "undisturbed", data)
     said = kills.kill_once(tmp_path / "killed", data, random.uniform(0, 0.3), writing)
     assert "resumed after step" in said
