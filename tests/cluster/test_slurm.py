@@ -72,7 +72,7 @@ def test_after_kills_of_a_job_and_of_the_node_daemon_the_second_call_runs_only_w
     os.kill(pid, signal.SIGKILL)
     cluster.kill("slurmd")
     cluster.start("slurmd")
-    out, err = first.communicate(timeout=120)
+    err = first.communicate(timeout=120)[1]
     assert first.returncode == 1, err
     done, before = written(tmp_path), begun(tmp_path)
     assert done and victim not in done
