@@ -103,7 +103,7 @@ class BatchLoader(DataLoader):
     """A DataLoader over a BatchDataset; Lightning saves and restores its position (`state_dict`, `load_state_dict`)."""
 
     def __init__(self, dataset: BatchDataset, batches: IndexBatches, pin_memory: bool = False):
-        super().__init__(dataset, sampler=batches, batch_size=None, pin_memory=pin_memory)
+        super().__init__(dataset, sampler=batches, batch_size=None, collate_fn=_as_it_is, pin_memory=pin_memory)
 
     def state_dict(self) -> dict[str, int]:
         return self.sampler.state_dict()
@@ -135,6 +135,10 @@ class TaskData(LightningDataModule):
         """The data config with what it leaves open (null) filled in from the data; nothing is open by default."""
         return config
 
+    def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
+        """Lightning's own, which looks through the batch for tensors to move; on the CPU there are none."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def train_dataloader(self) -> BatchLoader:
         return self._loader(self.train, shuffle=True, drop_last=True)
 
@@ -150,6 +154,11 @@ class TaskData(LightningDataModule):
     def _loader(self, dataset: BatchDataset, shuffle: bool = False, drop_last: bool = False) -> BatchLoader:
         batches = IndexBatches(len(dataset), self.batch_size, shuffle, drop_last, self.seed)
         return BatchLoader(dataset, batches, pin_memory=torch.cuda.is_available())
+
+
+def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Nothing is left to collate."""
+    return batch
 
 
 def _rank_and_world() -> tuple[int, int]:
