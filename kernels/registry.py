@@ -7,14 +7,15 @@ An op is a folder of this package; a backend is a module in it (`kernels/<op>/<b
     REQUIRES                         what it takes to be supported, in words ("a CUDA device")
     PRIORITY                         `auto` takes the supported backend with the highest one
     NAME                             only where the backend's name is not the file's (sdpa.py is called `torch`)
+    fits(...) -> str                 only where it cannot do every call: given the op's arguments, names what it cannot
 
 Files are found by being there, so adding a backend touches no other file. One whose import fails (an optional package
 is missing) is only unavailable: the reason is shown to whoever asks for it. `triton` is a valid name everywhere; where
 an op has no triton.py, or the tensors are not on a GPU, the best other backend stands in with one warning (with
 `strict`: an error).
 
-A choice is made once per (op, device, dtype) and then looked up in a dictionary. `choices` says what they are, and
-`recording` which ops a computation calls; the caller logs that.
+A choice is made once per (op, device, dtype) and then looked up in a dictionary; torch.compile takes it for a constant.
+`choices` says what they are, and `recording` which ops a computation calls; the caller logs that.
 """
 
 import importlib
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +36,6 @@ NAMES = ("reference", "torch", "triton")  # valid for every op, there or not
 
 _wanted: dict[str, str] = {}  # op -> backend; an op that is not in it is `auto`
 _strict = False
-_resolved: dict[tuple[str, str, torch.dtype], Callable] = {}
 _warned: set[str] = set()
 _called: set[str] | None = None  # the ops called within `recording`
 
@@ -46,6 +47,11 @@ class Backend:
     supports: Callable[[torch.device, torch.dtype], bool]
     requires: str
     priority: int
+    fits: Callable[..., str] | None = None
+
+
+_resolved: dict[tuple[str, str, torch.dtype], str] = {}
+_loaded: dict[str, dict[str, Backend]] = {}  # what `backends` found: a plain dictionary, which torch.compile can read
 
 
 @cache
@@ -66,7 +72,10 @@ def backends(op: str) -> tuple[dict[str, Backend], dict[str, str]]:
             missing[module_info.name] = str(error)
             continue
         name = getattr(module, "NAME", module_info.name)
-        found[name] = Backend(name, getattr(module, op), module.supports, module.REQUIRES, module.PRIORITY)
+        found[name] = Backend(
+            name, getattr(module, op), module.supports, module.REQUIRES, module.PRIORITY, getattr(module, "fits", None)
+        )
+    _loaded[op] = found
     return found, missing
 
 
@@ -117,26 +126,36 @@ def choices(
 ) -> dict[str, str]:
     """What each op (or those `among` them) resolves to on this device: `{"attention": "torch", ...}`.
 
-    It also makes these choices, for all floating-point dtypes: call it before torch.compile, which cannot trace them.
     With `strict`, a wanted backend that does not support the device is a ValueError.
     """
     device = torch.device(device)
     asked = [op for op in ops() if among is None or op in among]
-    for op in asked:
-        for each in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-            resolve(op, device, each)
     return {op: _choose(op, device, dtype).name for op in asked}
 
 
-def resolve(op: str, device: torch.device, dtype: torch.dtype) -> Callable:
-    """The function that computes `op` on tensors of this device and dtype."""
+def call(op: str, *args: Any, **options: Any) -> Any:
+    """Computes `op` with the backend for its first argument, a tensor; every op's public function ends here.
+
+    A backend that cannot do this very call (`fits`) is stood in for by the next best one, with one warning where it was
+    asked for by name (with `strict`: an error).
+    """
+    lead = args[0]
+    backend = _loaded[op][resolve(op, lead.device.type, lead.dtype)]
+    if backend.fits is not None and (reason := backend.fits(*args, **options)):
+        backend = _stand_in(op, backend, reason, args, options)
+    return backend.function(*args, **options)
+
+
+@torch.compiler.assume_constant_result
+def resolve(op: str, device: str, dtype: torch.dtype) -> str:
+    """The name of the backend that computes `op` on tensors of this kind of device and this dtype."""
     if _called is not None:
         _called.add(op)
-    key = (op, device.type, dtype)
-    function = _resolved.get(key)
-    if function is None:
-        function = _resolved[key] = _choose(op, device, dtype).function
-    return function
+    key = (op, device, dtype)
+    name = _resolved.get(key)
+    if name is None:
+        name = _resolved[key] = _choose(op, torch.device(device), dtype).name
+    return name
 
 
 def _checked(config: Mapping, _strict_default: bool) -> tuple[dict[str, str], bool]:
@@ -159,7 +178,7 @@ def _checked(config: Mapping, _strict_default: bool) -> tuple[dict[str, str], bo
 def _choose(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
     found, missing = backends(op)
     usable = [backend for backend in found.values() if backend.supports(device, dtype)]
-    best = max(usable, key=lambda backend: backend.priority)  # `reference` supports everything
+    best = _ranked(usable, device)[0]
     name = _wanted.get(op, "auto")
     chosen = next((backend for backend in usable if backend.name == name), None)
     if chosen is None and name != "auto":
@@ -170,6 +189,24 @@ def _choose(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
             raise ValueError(f"{why}; set kernel.{op}={best.name} (or auto), or kernel.strict=false")
         _warn(f"{why}; using {best.name} instead")
     return chosen or best
+
+
+def _ranked(usable: list[Backend], device: torch.device) -> list[Backend]:
+    """The best first, `reference`, which supports everything, among them. Triton's interpreter is nobody's choice."""
+    allowed = [backend for backend in usable if device.type == "cuda" or backend.name != "triton"]
+    return sorted(allowed, key=lambda backend: -backend.priority)
+
+
+def _stand_in(op: str, backend: Backend, reason: str, args: tuple, options: Mapping) -> Backend:
+    """The best of the others that can do this call."""
+    device, dtype = args[0].device, args[0].dtype
+    usable = [b for b in backends(op)[0].values() if b is not backend and b.supports(device, dtype)]
+    other = next(b for b in _ranked(usable, device) if b.fits is None or not b.fits(*args, **options))
+    if _wanted.get(op) == backend.name:
+        if _strict:
+            raise ValueError(f"kernel.{op}={backend.name} does not do {reason}; set kernel.{op}={other.name} (or auto)")
+        _warn(f"kernel.{op}={backend.name} does not do {reason}; using {other.name} for that")
+    return other
 
 
 def _refusal(op: str, name: str, found: Mapping, missing: Mapping[str, str]) -> str:

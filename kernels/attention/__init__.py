@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kernels.registry import resolve
+from kernels.registry import call
 
 
 def attention(
@@ -28,4 +28,4 @@ def attention(
             f"attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit:"
             " q and k must have the same last size, k and v the same number of tokens"
         )
-    return resolve("attention", q.device, q.dtype)(q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)
+    return call("attention", q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kernels.registry import resolve
+from kernels.registry import call
 
 
 def selective_scan(
@@ -26,4 +26,4 @@ def selective_scan(
             f"selective_scan: u {tuple(u.shape)}, delta {tuple(delta.shape)}, A {tuple(A.shape)}, B {tuple(B.shape)},"
             f" C {tuple(C.shape)} do not fit: expected (B, T, C), (B, T, C), (C, n), (B, T, n), (B, T, n)"
         )
-    return resolve("selective_scan", u.device, u.dtype)(u, delta, A, B, C, D, z)
+    return call("selective_scan", u, delta, A, B, C, D, z)
