@@ -9,13 +9,17 @@ An op is a folder of this package; a backend is a module in it (`kernels/<op>/<b
     NAME                             only where the backend's name is not the file's (sdpa.py is called `torch`)
     fits(...) -> str                 only where it cannot do every call: given the op's arguments, names what it cannot
 
+(names that begin with `_` are not backends: `_cases.py` holds the shapes that the op is checked and timed on).
+
 Files are found by being there, so adding a backend touches no other file. One whose import fails (an optional package
 is missing) is only unavailable: the reason is shown to whoever asks for it. `triton` is a valid name everywhere; where
 an op has no triton.py, or the tensors are not on a GPU, the best other backend stands in with one warning (with
 `strict`: an error).
 
 A choice is made once per (op, device, dtype) and then looked up in a dictionary; torch.compile takes it for a constant.
-`choices` says what they are, and `recording` which ops a computation calls; the caller logs that.
+`auto` passes over a backend that fails its self-check and, on a GPU (or with `measure`), times the others on the first
+call of every shape, see tuning.py. `choices` says what is chosen, and `recording` which ops a computation calls; the
+caller logs that.
 """
 
 import importlib
@@ -30,14 +34,18 @@ from typing import Any
 
 import torch
 
+from kernels import tuning
+
 logger = logging.getLogger("runner")
 
 NAMES = ("reference", "torch", "triton")  # valid for every op, there or not
 
 _wanted: dict[str, str] = {}  # op -> backend; an op that is not in it is `auto`
 _strict = False
+_measure: bool | None = None  # whether `auto` times the backends; None: on a GPU
 _warned: set[str] = set()
 _called: set[str] | None = None  # the ops called within `recording`
+_fastest: dict[tuple, str] = {}  # (op, shapes, dtypes, options) -> what was the fastest of its backends
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,8 @@ def backends(op: str) -> tuple[dict[str, Backend], dict[str, str]]:
     """(available backends by name, why each of the others is not available) of an op, found by file name."""
     found, missing = {}, {}
     for module_info in pkgutil.iter_modules([str(Path(__file__).parent / op)]):
+        if module_info.name.startswith("_"):
+            continue
         try:
             module = importlib.import_module(f"kernels.{op}.{module_info.name}")
         except ImportError as error:
@@ -82,32 +92,30 @@ def backends(op: str) -> tuple[dict[str, Backend], dict[str, str]]:
 def configure(config: Mapping) -> None:
     """Sets the backend of each op for this process: `{"attention": "auto", "selective_scan": "torch"}`.
 
-    Ops that are not named go back to `auto`, `strict` to False. An unknown op or backend is a ValueError that names the
-    valid ones; with `strict`, so is a backend that does not exist here.
+    Ops that are not named go back to `auto`, `strict` to False, `measure` to None. An unknown op or backend is a
+    ValueError that names the valid ones; with `strict`, so is a backend that does not exist here.
     """
-    global _strict
-    _wanted_new, strict = _checked(config, _strict_default=False)
-    _wanted.clear()
-    _wanted.update(_wanted_new)
-    _strict = strict
-    _resolved.clear()
+    _set(*_checked(config, strict=False, measure=None), keep=False)
 
 
 @contextmanager
 def using(**config) -> Iterator[None]:
     """Within the block the named ops use these backends: `with kernels.using(attention="reference"):`."""
-    global _strict
-    before, strict_before = dict(_wanted), _strict
-    changed, _strict = _checked(config, _strict_default=_strict)
-    _wanted.update(changed)
-    _resolved.clear()
+    before = dict(_wanted), _strict, _measure
+    _set(*_checked(config, strict=_strict, measure=_measure), keep=True)
     try:
         yield
     finally:
+        _set(*before, keep=False)
+
+
+def _set(wanted: Mapping[str, str], strict: bool, measure: bool | None, keep: bool) -> None:
+    global _strict, _measure
+    if not keep:
         _wanted.clear()
-        _wanted.update(before)
-        _strict = strict_before
-        _resolved.clear()
+    _wanted.update(wanted)
+    _strict, _measure = strict, measure
+    _resolved.clear()
 
 
 @contextmanager
@@ -143,7 +151,28 @@ def call(op: str, *args: Any, **options: Any) -> Any:
     backend = _loaded[op][resolve(op, lead.device.type, lead.dtype)]
     if backend.fits is not None and (reason := backend.fits(*args, **options)):
         backend = _stand_in(op, backend, reason, args, options)
+    if (_measure or (_measure is None and lead.is_cuda)) and not torch.compiler.is_compiling():
+        backend = _measured(op, backend, args, options)
     return backend.function(*args, **options)
+
+
+def _measured(op: str, backend: Backend, args: tuple, options: Mapping) -> Backend:
+    """The fastest backend for this call, where the choice is `auto` and there is one."""
+    if _wanted.get(op, "auto") != "auto" or args[0].device.type == "meta":
+        return backend
+    values = (*args, *options.values())
+    parts = ((v.shape, v.dtype, v.requires_grad) if isinstance(v, torch.Tensor) else _hashable(v) for v in values)
+    key = (op, *options, torch.is_grad_enabled(), *parts)
+    name = _fastest.get(key)
+    if name is None:
+        able = {b.name: b.function for b in _able(op, args, options) if b.name != "reference"}
+        name = tuning.fastest(op, able, args, dict(options)) if len(able) > 1 else backend.name
+        _fastest[key] = name
+    return _loaded[op][name]
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, int | float | str | bool | tuple | None) else type(value)
 
 
 @torch.compiler.assume_constant_result
@@ -158,11 +187,14 @@ def resolve(op: str, device: str, dtype: torch.dtype) -> str:
     return name
 
 
-def _checked(config: Mapping, _strict_default: bool) -> tuple[dict[str, str], bool]:
+def _checked(config: Mapping, strict: bool, measure: bool | None) -> tuple[dict[str, str], bool, bool | None]:
+    """(wanted backends, strict, measure) of a config; the latter two as given where it does not name them."""
     wanted = dict(config)
-    strict = wanted.pop("strict", _strict_default)
+    strict, measure = wanted.pop("strict", strict), wanted.pop("measure", measure)
     if not isinstance(strict, bool):
         raise ValueError(f"kernel.strict={strict!r} must be true or false")
+    if not isinstance(measure, bool | None):
+        raise ValueError(f"kernel.measure={measure!r} must be true, false, or null (on a GPU)")
     for op, name in wanted.items():
         if op not in ops():
             raise ValueError(f"kernel.{op}: there is no such op; the ops are {', '.join(ops())}")
@@ -172,13 +204,13 @@ def _checked(config: Mapping, _strict_default: bool) -> tuple[dict[str, str], bo
             raise ValueError(f"kernel.{op}={name}: unknown backend; choose from {', '.join(valid)}")
         if strict and name != "auto" and name not in found:
             raise ValueError(_refusal(op, name, found, missing) + "; choose one of these, or set kernel.strict=false")
-    return wanted, strict
+    return wanted, strict, measure
 
 
 def _choose(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
     found, missing = backends(op)
     usable = [backend for backend in found.values() if backend.supports(device, dtype)]
-    best = _ranked(usable, device)[0]
+    best = next(b for b in _ranked(usable, device) if tuning.passes(op, b.name, b.function, device, dtype))
     name = _wanted.get(op, "auto")
     chosen = next((backend for backend in usable if backend.name == name), None)
     if chosen is None and name != "auto":
@@ -197,11 +229,20 @@ def _ranked(usable: list[Backend], device: torch.device) -> list[Backend]:
     return sorted(allowed, key=lambda backend: -backend.priority)
 
 
+def _able(op: str, args: tuple, options: Mapping) -> list[Backend]:
+    """The backends that can do this call and compute it right, the best first."""
+    device, dtype = args[0].device, args[0].dtype
+    usable = [b for b in backends(op)[0].values() if b.supports(device, dtype)]
+    return [
+        b
+        for b in _ranked(usable, device)
+        if not (b.fits and b.fits(*args, **options)) and tuning.passes(op, b.name, b.function, device, dtype)
+    ]
+
+
 def _stand_in(op: str, backend: Backend, reason: str, args: tuple, options: Mapping) -> Backend:
     """The best of the others that can do this call."""
-    device, dtype = args[0].device, args[0].dtype
-    usable = [b for b in backends(op)[0].values() if b is not backend and b.supports(device, dtype)]
-    other = next(b for b in _ranked(usable, device) if b.fits is None or not b.fits(*args, **options))
+    other = _able(op, args, options)[0]
     if _wanted.get(op) == backend.name:
         if _strict:
             raise ValueError(f"kernel.{op}={backend.name} does not do {reason}; set kernel.{op}={other.name} (or auto)")

@@ -139,5 +139,5 @@ def test_every_kernel_config_names_every_op_and_is_accepted():
     for file in files:
         assert file.read_text().startswith("# ")
         config = OmegaConf.load(file)
-        assert set(config) == {*registry.ops(), "strict"}
+        assert set(config) == {*registry.ops(), "measure", "strict"}
         kernels.configure(config)
