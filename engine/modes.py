@@ -12,6 +12,7 @@ MODES = {
     "predict": "forecast from your own file: ckpt= input= output=",
     "describe": "parameters, FLOPs, activation memory and kernels, without data",
     "claim": "run a preset and its baseline on the same seeds: does the paper's claim hold?",
+    "bench": "time kernels or a whole model over a grid of shapes, right ones only: bench.what=",
     "report": "every run below a folder as one page with tables and charts: path=",
     "sync": "upload the W&B runs that were written offline: path=outputs",
     "workspace": "the task's W&B workspace, on the server or into a file: output=",

@@ -1,0 +1,91 @@
+"""Benchmark rows for the eye: a table on the terminal, Markdown, a plot."""
+
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from engine.bench.ceiling import Ceiling
+from engine.bench.ops import Row
+
+COLUMNS = ("backend", "right", "forward ms", "training ms", "MB", "rate", "of ceiling", "speed-up")
+
+
+def cells(row: Row, limits: Ceiling) -> list[str]:
+    """A row as text, in the order of COLUMNS; the rate is the one that is nearer to its ceiling."""
+    compute, memory = (row.tflops or 0) / limits.tflops, (row.gbs or 0) / limits.gbs
+    rate = f"{number(1e3 * row.tflops)} GFLOP/s" if row.tflops and compute >= memory else f"{number(row.gbs)} GB/s"
+    known = bool(row.tflops or row.gbs)
+    return [
+        row.backend,
+        {True: "yes", False: "NO", None: "-"}[row.right],
+        number(row.forward_ms),
+        number(row.training_ms),
+        number(row.memory_mb),
+        rate if known else "-",
+        f"{100 * max(compute, memory):.0f} %" if known else "-",
+        f"{row.speedup:.2f} x {row.rival}" if row.speedup else "-",
+    ]
+
+
+def number(value: float | None) -> str:
+    """Three digits."""
+    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def print_table(rows: list[Row], limits: Ceiling) -> None:
+    """One table per op, a section per shape."""
+    console = Console()
+    for what, some in groupby(rows, key=lambda row: row.what):
+        table = Table(title=f"{what} on {limits.device}", title_justify="left")
+        for column in COLUMNS:
+            table.add_column(column, justify="left" if column in ("backend", "speed-up") else "right")
+        for shape, same in groupby(some, key=lambda row: row.shape):
+            table.add_section()
+            table.add_row(shape, *[""] * (len(COLUMNS) - 1))
+            for row in same:
+                first, *rest = cells(row, limits)
+                table.add_row(f"  {first}", *rest)
+        console.print(table)
+
+
+def markdown(rows: list[Row], limits: Ceiling) -> str:
+    """All rows as one table, with what they were measured on."""
+    versions = ", ".join(f"{name} {value}" for name, value in limits.versions.items())
+    columns = ("op", "shape", *COLUMNS)
+    lines = [f"{limits.device}; {versions}; {limits.words()}.", "", "| " + " | ".join(columns) + " |"]
+    lines.append("| " + " | ".join("---" if i < 4 else "---:" for i in range(len(columns))) + " |")
+    lines += ["| " + " | ".join([row.what, row.shape, *cells(row, limits)]) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[Row], limits: Ceiling, path: Path) -> None:
+    """Bars of the training (or forward) time per shape and backend, an axis per op, on a log scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    timed = [row for row in rows if row.training_ms or row.forward_ms]
+    groups = [(what, list(some)) for what, some in groupby(timed, key=lambda row: row.what)]
+    if not groups:
+        return
+    heights = [0.8 + 0.22 * len(some) for _, some in groups]
+    figure, axes = plt.subplots(
+        len(groups), 1, figsize=(9, sum(heights)), squeeze=False, layout="constrained", height_ratios=heights
+    )
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(row.backend for row in timed))}
+    for axis, (what, some) in zip(axes[:, 0], groups, strict=True):
+        labels = [f"{row.shape}  {row.backend}" for row in some]
+        times = [row.training_ms or row.forward_ms for row in some]
+        bars = axis.barh(range(len(some)), times, color=[colours[row.backend] for row in some])
+        axis.bar_label(bars, [f"{t:.3g}" for t in times], padding=2, fontsize=7)
+        axis.set_yticks(range(len(some)), labels, fontsize=7)
+        axis.invert_yaxis()
+        axis.set_xscale("log")
+        axis.margins(x=0.1)
+        axis.set_title(what, loc="left", fontsize=9)
+    axes[-1, 0].set_xlabel(f"ms, forward with backward where there is one ({limits.device})", fontsize=8)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
