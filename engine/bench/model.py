@@ -49,7 +49,7 @@ def usable(op: str, name: str, device: torch.device) -> bool:
 
 @dataclass
 class Step:
-    """A model as a function of its inputs and its weights, so that a backward pass makes the gradients of the latter."""
+    """A model as a function of its inputs and its weights, so that backward makes the gradients of the latter."""
 
     model: torch.nn.Module
     inputs: int

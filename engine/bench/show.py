@@ -3,19 +3,20 @@
 from itertools import groupby
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from engine.bench.ceiling import Ceiling
 from engine.bench.ops import Row
 
-COLUMNS = ("backend", "right", "forward ms", "training ms", "MB", "rate", "of ceiling", "speed-up")
+COLUMNS = ("backend", "right", "fwd ms", "train ms", "MB", "rate", "of max", "speed-up")
 
 
 def cells(row: Row, limits: Ceiling) -> list[str]:
-    """A row as text, in the order of COLUMNS; the rate is the one that is nearer to its ceiling."""
+    """A row as text, in the order of COLUMNS; the rate (1e9 operations or bytes a second) is the one nearer to its ceiling."""
     compute, memory = (row.tflops or 0) / limits.tflops, (row.gbs or 0) / limits.gbs
-    rate = f"{number(1e3 * row.tflops)} GFLOP/s" if row.tflops and compute >= memory else f"{number(row.gbs)} GB/s"
+    rate = f"{number(1e3 * row.tflops)} GF/s" if row.tflops and compute >= memory else f"{number(row.gbs)} GB/s"
     known = bool(row.tflops or row.gbs)
     return [
         row.backend,
@@ -25,7 +26,7 @@ def cells(row: Row, limits: Ceiling) -> list[str]:
         number(row.memory_mb),
         rate if known else "-",
         f"{100 * max(compute, memory):.0f} %" if known else "-",
-        f"{row.speedup:.2f} x {row.rival}" if row.speedup else "-",
+        f"{row.speedup:.2f} x" if row.speedup else "-",
     ]
 
 
@@ -35,28 +36,26 @@ def number(value: float | None) -> str:
 
 
 def print_table(rows: list[Row], limits: Ceiling) -> None:
-    """One table per op, a section per shape."""
+    """One table per op and shape."""
     console = Console()
-    for what, some in groupby(rows, key=lambda row: row.what):
-        table = Table(title=f"{what} on {limits.device}", title_justify="left")
+    for (what, shape), same in groupby(rows, key=lambda row: (row.what, row.shape)):
+        same = list(same)
+        rival = next((f" (speed-up over {row.rival})" for row in same if row.rival), "")
+        table = Table(title=f"{what}, {shape}{rival}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for column in COLUMNS:
-            table.add_column(column, justify="left" if column in ("backend", "speed-up") else "right")
-        for shape, same in groupby(some, key=lambda row: row.shape):
-            table.add_section()
-            table.add_row(shape, *[""] * (len(COLUMNS) - 1))
-            for row in same:
-                first, *rest = cells(row, limits)
-                table.add_row(f"  {first}", *rest)
+            table.add_column(column, justify="left" if column == "backend" else "right", no_wrap=True)
+        for row in same:
+            table.add_row(*cells(row, limits))
         console.print(table)
 
 
 def markdown(rows: list[Row], limits: Ceiling) -> str:
     """All rows as one table, with what they were measured on."""
     versions = ", ".join(f"{name} {value}" for name, value in limits.versions.items())
-    columns = ("op", "shape", *COLUMNS)
+    columns = ("op", "shape", *COLUMNS, "over")
     lines = [f"{limits.device}; {versions}; {limits.words()}.", "", "| " + " | ".join(columns) + " |"]
     lines.append("| " + " | ".join("---" if i < 4 else "---:" for i in range(len(columns))) + " |")
-    lines += ["| " + " | ".join([row.what, row.shape, *cells(row, limits)]) + " |" for row in rows]
+    lines += ["| " + " | ".join([row.what, row.shape, *cells(row, limits), row.rival or "-"]) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
