@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint format claims bench reproductions clean
+.PHONY: help demo test lint format claims bench bench-gpu reproductions clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 24
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 24
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,10 @@ claims: .venv/installed  ## every paper's claim on its laptop experiment, into C
 
 bench: .venv/installed  ## what a step, an epoch, start-up and a report of 2,000 runs cost, into benchmarks/speed.md
 	$(BIN)/python benchmarks/speed.py
+
+bench-gpu: .venv/installed  ## kernels at the papers' shapes on this machine's GPU, into benchmarks/gpu/ (first the GPU tests)
+	$(BIN)/python -m pytest -m gpu tests/kernels
+	$(BIN)/python benchmarks/gpu.py
 
 reproductions: .venv/installed  ## published rows on three seeds, into benchmarks/reproductions.md (over an hour)
 	$(BIN)/python benchmarks/reproduce.py
