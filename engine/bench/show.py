@@ -14,7 +14,7 @@ COLUMNS = ("backend", "right", "fwd ms", "train ms", "MB", "rate", "of max", "sp
 
 
 def cells(row: Row, limits: Ceiling) -> list[str]:
-    """A row as text, in the order of COLUMNS; the rate, in 1e9 operations or bytes a second, is that nearer to its limit."""
+    """A row as text, in the order of COLUMNS; of its two rates (1e9 a second) the one nearer to its limit."""
     compute, memory = (row.tflops or 0) / limits.tflops, (row.gbs or 0) / limits.gbs
     rate = f"{number(1e3 * row.tflops)} GF/s" if row.tflops and compute >= memory else f"{number(row.gbs)} GB/s"
     known = bool(row.tflops or row.gbs)
