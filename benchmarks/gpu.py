@@ -24,7 +24,7 @@ STEPS, DENSE, SEARCHES = 50, 10, 2
 
 
 def structured(heads: int, tokens: int, dim: int, frame: int, device: torch.device, dtype: torch.dtype) -> list:
-    """q, k, v (1, heads, tokens, dim) as a video's: near tokens and those of the same place in other frames are alike."""
+    """q, k, v (1, heads, tokens, dim) as a video has them: tokens near in time or place are alike."""
     rng = torch.Generator().manual_seed(0)
     position = torch.arange(tokens)
     places = torch.stack([position / frame, (position % frame) / frame], dim=1)  # time, place: both slowly varying
