@@ -32,13 +32,13 @@ def attention(
     all that follows.
     window: query i sees the keys at a distance of at most `window` from i + S - T, on either side (causal: the left).
     key_lengths: (B,) integers; in sequence b the keys j >= key_lengths[b] do not exist (padding).
-    cu_seqlens: (n + 1,) int32, rising from 0: n sequences packed into one of T = S tokens, B = 1, of which sequence i is
-    the tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1; these attend to each other only. Tokens after the last sequence
-    are padding.
+    cu_seqlens: (n + 1,) int32, rising from 0: n sequences packed into one of T = S tokens, B = 1; sequence i is the
+    tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1, which attend to each other only. Tokens after the last sequence are
+    padding.
     scale: d ** -0.5 where None. dropout: probability that a weight is set to zero (0 outside training).
     A query that may attend to nothing gets zeros.
-    return_lse: gives (y, lse) with the natural logarithm of the sum over the keys of exp(scale * q k^T + mask): (B, h, T)
-    in float32 (float64 for float64), -inf for a query that may attend to nothing. Differentiable as y is.
+    return_lse: gives (y, lse) with lse the natural logarithm of the sum over the keys of exp(scale * q k^T + mask):
+    (B, h, T) in float32 (float64 for float64), -inf for a query that may attend to nothing. Differentiable as y is.
     """
     if k.shape[-2] != v.shape[-2] or q.shape[-1] != k.shape[-1]:
         raise ValueError(
@@ -83,6 +83,6 @@ def _check_packed(q: Tensor, k: Tensor, cu_seqlens: Tensor) -> None:
         )
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.is_floating_point():
         raise ValueError(
-            f"attention: cu_seqlens {tuple(cu_seqlens.shape)} of {cu_seqlens.dtype} must be the n + 1 integer boundaries"
-            " of n sequences"
+            f"attention: cu_seqlens {tuple(cu_seqlens.shape)} of {cu_seqlens.dtype} must be the n + 1 integer"
+            " boundaries of n sequences"
         )

@@ -18,7 +18,7 @@ def pairs(
     cu_seqlens: Tensor | None,
     rows: tuple[int, int] | None = None,
 ) -> Tensor | None:
-    """True where a query may attend: broadcastable to (B, 1, T, S), None where all may. `rows`: only queries from, to."""
+    """True where a query may attend: broadcastable to (B, 1, T, S), None where all may. rows: only these queries."""
     query = torch.arange(*(rows or (0, T)), device=device)[:, None]
     key = torch.arange(S, device=device)
     seen = None

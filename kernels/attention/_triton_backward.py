@@ -1,4 +1,4 @@
-"""Gradients of attention in Triton: FlashAttention-2 (Dao 2023, arXiv 2307.08691, alg. 2), in two kernels without atomics.
+"""Gradients of attention in Triton: FlashAttention-2 (Dao 2023, arXiv 2307.08691, alg. 2), two kernels without atomics.
 
 With the weights p and dp = dy v^T, the gradient of the scores is p (dp - delta), where delta = sum(dy y) - dlse: what
 reaches the log-sum-exp, whose derivative is p too, joins in there. One kernel sums over the keys for dq, the other over
@@ -19,7 +19,7 @@ def row_sums(
     E: tl.constexpr, M: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """delta = sum(dy y) - dlse."""
-    blocks = tl.cdiv(T, M)
+    blocks = (T + M - 1) // M
     first = tl.program_id(0) % blocks * M
     number = tl.program_id(0) // blocks
     batch, head = (number // heads).to(tl.int64), (number % heads).to(tl.int64)
@@ -48,7 +48,7 @@ def _add_to_dq(
             s = tl.where((column >= low) & (column < high), s, float("-inf"))
         p = tl.exp2(s - lse)
         v_tile = tile(v, j, stride_v, S, E, N, BLOCK_E)
-        dp = gpu.dot(dy, tl.trans(v_tile), tl.zeros((M, N), dtype=tl.float32))
+        dp = gpu.dot(dy, tl.trans(v_tile), tl.full((M, N), 0.0, dtype=tl.float32))
         dq = gpu.dot((p * (dp - delta)).to(k_tile.dtype), k_tile, dq)
     return dq
 
@@ -62,7 +62,7 @@ def gradient_of_queries(
     D: tl.constexpr, E: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PACKED: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(T, M)
+    blocks = (T + M - 1) // M
     block = tl.program_id(0) % blocks
     if CAUSAL:
         block = blocks - 1 - block  # the longest first
@@ -90,7 +90,7 @@ def gradient_of_queries(
     delta_row = tl.load(delta + at, mask=row < T, other=0.0)[:, None]
     q_tile = tile(q + batch * stride_qb + head * stride_qh, first, stride_q, T, D, M, BLOCK_D)
     dy_tile = tile(dy + batch * stride_dyb + head * stride_dyh, first, stride_dy, T, E, M, BLOCK_E)
-    sums = tl.zeros((M, BLOCK_D), dtype=tl.float32)
+    sums = tl.full((M, BLOCK_D), 0.0, dtype=tl.float32)
     low, high, rows = low[:, None], high[:, None], row[:, None]
     if WINDOWED or PACKED:  # else every query sees the first key
         sums = _add_to_dq(
@@ -128,7 +128,7 @@ def _add_to_dk_dv(
         p = tl.exp2(s - lse_row[None, :])
         dy_tile = tile(dy, i, stride_dy, T, E, M, BLOCK_E)
         dv = gpu.dot(p.to(dy_tile.dtype), dy_tile, dv)
-        dp = gpu.dot(v, tl.trans(dy_tile), tl.zeros((N, M), dtype=tl.float32))
+        dp = gpu.dot(v, tl.trans(dy_tile), tl.full((N, M), 0.0, dtype=tl.float32))
         delta_row = tl.load(delta + row, mask=row < T, other=0.0)
         dk = gpu.dot((p * (dp - delta_row[None, :])).to(q_tile.dtype), q_tile, dk)
     return dk, dv
@@ -144,7 +144,7 @@ def gradients_of_keys(
     D: tl.constexpr, E: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PACKED: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(S, N)
+    blocks = (S + N - 1) // N
     first = tl.program_id(0) % blocks * N
     number = tl.program_id(0) // blocks
     k_heads = heads // group
@@ -164,8 +164,8 @@ def gradients_of_keys(
 
     k_tile = tile(k + batch * stride_kb + k_head * stride_kh, first, stride_k, S, D, N, BLOCK_D)
     v_tile = tile(v + batch * stride_vb + k_head * stride_vh, first, stride_v, S, E, N, BLOCK_E)
-    dk_sums = tl.zeros((N, BLOCK_D), dtype=tl.float32)
-    dv_sums = tl.zeros((N, BLOCK_E), dtype=tl.float32)
+    dk_sums = tl.full((N, BLOCK_D), 0.0, dtype=tl.float32)
+    dv_sums = tl.full((N, BLOCK_E), 0.0, dtype=tl.float32)
     low, high, columns = low[:, None], high[:, None], column[:, None]
     for member in range(group):
         head = k_head * group + member

@@ -45,7 +45,7 @@ def outputs(
     D: tl.constexpr, E: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PACKED: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(T, M)
+    blocks = (T + M - 1) // M
     block = tl.program_id(0) % blocks
     if CAUSAL:
         block = blocks - 1 - block  # the longest first
@@ -70,8 +70,8 @@ def outputs(
     begin, whole, partial, end = phases(low_first, high_first, low_last, high_last, N)
 
     top = tl.full((M,), float("-inf"), dtype=tl.float32)
-    total = tl.zeros((M,), dtype=tl.float32)
-    acc = tl.zeros((M, BLOCK_E), dtype=tl.float32)
+    total = tl.full((M,), 0.0, dtype=tl.float32)
+    acc = tl.full((M, BLOCK_E), 0.0, dtype=tl.float32)
     q_tile = tile(q, first, stride_q, T, D, M, BLOCK_D)
     low, high, rows = low[:, None], high[:, None], row[:, None]
     if WINDOWED or PACKED:  # else every query sees the first key

@@ -87,10 +87,22 @@ def phases(low_first, high_first, low_last, high_last, BLOCK: tl.constexpr):
 
 @triton.jit
 def scores(
-    a, b, row, column, mask, mask_row, mask_column, T, S, scale_log2, MASK: tl.constexpr, M: tl.constexpr, N: tl.constexpr
+    a,
+    b,
+    row,
+    column,
+    mask,
+    mask_row,
+    mask_column,
+    T,
+    S,
+    scale_log2,
+    MASK: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
 ):
-    """Scores a b^T in units of log 2, with the caller's mask; row and column number them, (M, 1) and (1, N) or turned."""
-    s = gpu.dot(a, tl.trans(b), tl.zeros((M, N), dtype=tl.float32)) * scale_log2
+    """Scores a b^T in units of log 2, with the caller's mask. row, column: which ones, (M, 1) and (1, N) or turned."""
+    s = gpu.dot(a, tl.trans(b), tl.full((M, N), 0.0, dtype=tl.float32)) * scale_log2
     if MASK != NO_MASK:
         at = mask + row.to(tl.int64) * mask_row + column.to(tl.int64) * mask_column
         given = tl.load(at, mask=(row < T) & (column < S), other=0)

@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
 PRIORITY = 5
 REQUIRES = "a CUDA device or a CPU"
@@ -64,7 +64,7 @@ def attention(
     def add(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return score + mask[b, h, i, j]
 
-    return _flex(q.device.type)(
+    y, extra = _flex(q.device.type)(
         q,
         k,
         v,
@@ -72,8 +72,9 @@ def attention(
         block_mask=_block_mask(q, k, None if added else mask, causal, window, key_lengths, cu_seqlens),
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
-        return_lse=return_lse,
+        return_aux=AuxRequest(lse=return_lse),
     )
+    return (y, extra.lse) if return_lse else y
 
 
 def _block_mask(

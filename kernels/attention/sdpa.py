@@ -37,12 +37,12 @@ def attention(
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     grouped = q.shape[1] != k.shape[1]
-    if not return_lse and window is None and key_lengths is None and cu_seqlens is None:
-        # torch takes a mask or is_causal, and lines T != S up at the first token
-        if not causal or (mask is None and q.shape[-2] == k.shape[-2]):
-            return F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
-            )
+    if not (return_lse or window is not None or key_lengths is not None or cu_seqlens is not None) and (
+        not causal or (mask is None and q.shape[-2] == k.shape[-2])
+    ):  # torch takes a mask or is_causal, and lines T != S up at the first token
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
     if mask is None and key_lengths is None and cu_seqlens is not None and not torch.compiler.is_compiling():
         return _packed(q, k, v, cu_seqlens, causal, window, scale, dropout, return_lse)
     T, S = q.shape[-2], k.shape[-2]
@@ -99,7 +99,7 @@ def _banded(
     return_lse: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention within a window: n blocks of queries in the batch dimension, each with the keys that it can reach."""
-    (B, h, T, _), S = q.shape, k.shape[-2]
+    B, T, S = q.shape[0], q.shape[-2], k.shape[-2]
     n = -(-T // block)
     reach = block + (window if causal else 2 * window)
     before = window - (S - T)  # block r starts at key r * block - before; F.pad crops where the padding is negative
@@ -110,7 +110,9 @@ def _banded(
         return padded.unfold(-2, reach, block).transpose(-1, -2).transpose(1, 2).flatten(0, 1)
 
     blocks = F.pad(q, (0, 0, 0, n * block - T)).unflatten(-2, (n, block)).transpose(1, 2).flatten(0, 1)
-    key = torch.arange(n, device=q.device)[:, None] * block + torch.arange(reach, device=q.device) - before  # (n, reach)
+    key = (
+        torch.arange(n, device=q.device)[:, None] * block + torch.arange(reach, device=q.device) - before
+    )  # (n, reach)
     exists = (key >= 0) & (key < S)
     if key_lengths is not None:
         exists = (exists & (key < key_lengths[:, None, None])).flatten(0, 1)

@@ -72,7 +72,7 @@ def attention(
 
 
 def _bounds(cu_seqlens: Tensor, T: int) -> tuple[Tensor, Tensor]:
-    """Where the sequence of each token begins and ends, both (T,); nothing lies between them after the last sequence."""
+    """Where the sequence of each token begins and ends, both (T,): the same place after the last sequence."""
     sequence = torch.searchsorted(cu_seqlens, torch.arange(T, device=cu_seqlens.device), right=True)
     cu_seqlens = cu_seqlens.to(torch.int32)
     return cu_seqlens[sequence - 1], cu_seqlens[sequence.clamp(max=len(cu_seqlens) - 1)]
@@ -204,7 +204,7 @@ def _arguments(
     causal: bool,
     window: int,
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...], dict]:
-    """What all kernels get: (mask, lengths, starts, ends), strides of the mask, sizes and switches known when compiling."""
+    """What all kernels get: (mask, lengths, starts, ends), the mask's strides, and what is known when compiling."""
     kind, strides = NO_MASK, (0, 0, 0, 0)
     if mask is not None:
         kind = BOOLEAN if mask.dtype == torch.bool else ADDED
