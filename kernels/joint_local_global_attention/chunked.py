@@ -1,8 +1,9 @@
 """Joint attention in batched matrix products over all chunks, with its own backward.
 
-Scales ride on the products, sums of products accumulate in place, and of the weights A = r^2, r = relu(q k^T / P), only
-r is kept: it is the derivative too, up to a factor (dA/dr = 2 r, zero where the relu is). Dropout is applied to r, which
-is then r / (1 - p) or 0, so that A = (1 - p) r^2 and the derivative stays 2 r: no mask of what was dropped is kept.
+Scales ride on the products, sums of products accumulate in place, and of the weights A = r^2, r = relu(q k^T / P),
+only r is kept: it is the derivative too, up to a factor (dA/dr = 2 r, zero where the relu is). Dropout is applied to r,
+which is then r / (1 - p) or 0, so that A = (1 - p) r^2 and the derivative stays 2 r: no mask of what was dropped is
+kept.
 
 Shapes: B batch, S tokens, C chunks of P tokens, d width of a query, e of a value; M parts of a sequence with a state
 k'^T x of their own: one, or C if causal.

@@ -101,7 +101,8 @@ def _(q_local, k_local, q_global, k_global, v, u, seed, group, causal, dropout):
 @torch.library.custom_op("runner::joint_local_global_attention_backward", mutates_args=())
 def _backward(
     d_att_v: Tensor, d_att_u: Tensor, q_local: Tensor, k_local: Tensor, q_global: Tensor, k_global: Tensor,
-    v: Tensor, u: Tensor, state_v: Tensor, state_u: Tensor, seed: Tensor | None, group: int, causal: bool, dropout: float,
+    v: Tensor, u: Tensor, state_v: Tensor, state_u: Tensor, seed: Tensor | None,
+    group: int, causal: bool, dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of q_local, k_local, q_global, k_global, v, u."""
     ql, kl, qg, kg = (x.contiguous() for x in (q_local, k_local, q_global, k_global))
@@ -114,7 +115,7 @@ def _backward(
     rows, sizes = blocks.pop("BLOCK_ROWS"), (S, group, C, e1, e2)
     strides = [x.stride(1) for x in (v, u, gv, gu)]
     grid = (B * C * triton.cdiv(group, rows),)
-    options = dict(D=d, CAUSAL=causal, DROPOUT=dropout > 0, **blocks, **launch)
+    options = {"D": d, "CAUSAL": causal, "DROPOUT": dropout > 0, **blocks, **launch}
     by_queries[grid](
         ql, kl, v, u, state_v, state_u, gv, gu, d_ql, d_qg, seed, dropout, *strides, *sizes, BLOCK_Q=rows, **options
     )
@@ -157,9 +158,10 @@ def _state(k: Tensor, x: Tensor, group: int, causal: bool, reverse: bool) -> Ten
     N = triton.cdiv(S, span)
     partial = torch.empty(B, N, d, e, dtype=torch.float32, device=x.device)
     columns = 128 if x.element_size() == 2 and d <= 128 and e > 64 else 64
+    tokens = min(64, max(16, triton.next_power_of_2(span)))
     moments[(B * N, triton.cdiv(e, columns))](
         k, x, partial, x.stride(1), S, span, N, e,
-        D=d, BLOCK_D=blocks["BLOCK_D"], BLOCK_E=columns, BLOCK_S=min(64, max(16, triton.next_power_of_2(span))), **launch,
+        D=d, BLOCK_D=blocks["BLOCK_D"], BLOCK_E=columns, BLOCK_S=tokens, **launch,
     )  # fmt: skip
     state = x.new_empty(B, N if causal else 1, d, e)
     scale = 1 / (group if causal else S)
@@ -173,5 +175,6 @@ def _blocks(group: int, d: int, element_size: int) -> tuple[dict[str, int], dict
     """(sizes of tiles, how to launch): so that a chunk's weights for BLOCK_ROWS queries or keys fit the registers."""
     P, D = (max(16, triton.next_power_of_2(n)) for n in (group, d))
     small, large = P * D <= 128 * 128, P * D * element_size > 2**16
-    tiles = dict(BLOCK_ROWS=min(P, 32 if large else 64), BLOCK_P=P, BLOCK_D=D, BLOCK_E=64 if element_size == 2 else 32)
-    return tiles, dict(num_warps=4 if small else 8, num_stages=1 if large else 2)
+    rows, columns = min(P, 32 if large else 64), 64 if element_size == 2 else 32
+    tiles = {"BLOCK_ROWS": rows, "BLOCK_P": P, "BLOCK_D": D, "BLOCK_E": columns}
+    return tiles, {"num_warps": 4 if small else 8, "num_stages": 1 if large else 2}
