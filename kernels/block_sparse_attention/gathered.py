@@ -2,7 +2,7 @@
 
 Query blocks are taken in order of how many key blocks they keep, so that those taken together need little padding, and
 few enough at a time that their scores stay in a cache; no T x S tensor exists. Backward computes the weights again from
-the scores and lse. Custom ops, as the sizes depend on the mask's values, which torch.compile cannot trace.
+the scores and lse. Where the map is small or mostly kept, masked dense attention is faster and is used. Custom ops, as the sizes depend on the mask's values, which torch.compile cannot trace.
 
 Shapes: B batch, h heads, T queries, S keys, d and e widths, W tokens of a block, R query blocks taken together, c key
 blocks of each of them.
@@ -22,6 +22,9 @@ PRIORITY = 10
 REQUIRES = "a floating-point dtype"
 
 CHUNK = {"cpu": 2**18, "cuda": 2**25}  # scores that are computed together
+PADDING = 2**16  # scores whose computation costs what taking a few query blocks on their own costs
+DENSE = 2**18  # elements of a map that is never worth cutting
+DENSE_IF_FULL, FULL = 2**22, 0.4  # elements of a map that is not worth cutting if more than this share is kept
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:
@@ -31,7 +34,11 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
 def block_sparse_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, *, scale: float | None = None, return_lse: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    rows, B_h = mask.rows(), list(mask.keep.shape[:2])
+    rows, size = mask.rows(), q.shape[2] * k.shape[2]
+    mostly = len(rows.entries) > FULL * mask.keep.numel()
+    if not return_lse and size <= (DENSE_IF_FULL if mostly else DENSE):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense(), scale=scale)
+    B_h = list(mask.keep.shape[:2])
     patterns = mask.keep.new_empty(0, mask.block, mask.block) if mask.patterns is None else mask.patterns
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     y, lse = _forward(q, k, v, rows.starts, rows.middle, rows.entries, rows.kinds, patterns, B_h, scale)
@@ -145,13 +152,9 @@ def _parts(
     counts, order = starts.diff()[row].sort(descending=True, stable=True)
     table = torch.cat([patterns, patterns.new_ones(1, W, W), patterns.new_zeros(1, W, W)])
     real = torch.arange(W, device=q.device) < S - (nk - 1) * W
-    at, many = 0, counts.tolist()
-    while at < len(many) and many[at]:
-        c, end = many[at], at + max(1, CHUNK.get(q.device.type, CHUNK["cuda"]) // (W * W * many[at]))
-        while end > at + 1 and (end > len(many) or many[end - 1] < c - c // 8):
-            end = at + (end - at) // 2
+    for at, end in _together(counts.cpu(), W, CHUNK.get(q.device.type, CHUNK["cuda"])):
         query = order[at:end]
-        rows, slots = row[query], torch.arange(c, device=q.device)
+        rows, slots = row[query], torch.arange(counts[at], device=q.device)
         places = starts[rows][:, None] + slots
         padding = slots >= counts[at:end, None]
         masked = torch.nonzero((places >= middle[rows][:, None]) | padding, as_tuple=True)
@@ -161,7 +164,18 @@ def _parts(
         allowed = table[kind.where(kind >= 0, len(patterns)).where(~padding[masked], len(patterns) + 1)]
         allowed &= (real | (key[masked] < nk - 1)[:, None])[:, None]
         yield _Part(query, query[:, None] // nq * nk + key, masked, allowed)
-        at = end
+
+
+def _together(counts: Tensor, W: int, chunk: int) -> Iterator[tuple[int, int]]:
+    """Cuts counts, which fall, into runs without many scores in all or many of padding."""
+    counts = counts[counts > 0]
+    at = 0
+    while at < len(counts):
+        run = counts[at : at + max(1, chunk // (W * W * int(counts[at])))]
+        padding = (counts[at] - run).cumsum(0)
+        size = int((padding <= run.cumsum(0) // 8 + PADDING // (W * W)).sum())
+        yield at, at + size
+        at += size
 
 
 def _scores(query: Tensor, keys: Tensor, part: _Part, scale: float) -> Tensor:
