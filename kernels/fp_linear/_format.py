@@ -1,12 +1,12 @@
 """Float formats of few bits with real-valued exponent biases (LLM-FP4, Liu et al. 2023, arXiv 2310.16836, sec. 3).
 
-A code is, from the highest bit, a sign, `exponent` bits E and `mantissa` bits M. With m mantissa bits and bias b it means
+A code is, from the highest bit, a sign, e `exponent` bits E and m `mantissa` bits M. With the bias b it means
 
     E > 0: +-2^(E - b) (1 + M / 2^m)        E = 0: +-2^(1 - b) M / 2^m
 
-No code is kept for infinity or NaN: the largest E is an ordinary one. b is a real number, minus the logarithm of a scale:
-the values for b are 2^-b times those for 0. Where they are computed, they are held in units of their highest binade,
-2^(2^e - 1 - b): such a unit is near the data's largest value, so that 7 exponent bits overflow no float32 either.
+No code is kept for infinity or NaN: the largest E is an ordinary one. b is a real number, minus the logarithm of a
+scale: the values for b are 2^-b times those for 0. What computes with them holds them in units of their highest binade,
+2^(2^e - 1 - b): that is near the data's largest value, so that 7 exponent bits overflow no float32 either.
 """
 
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def encode(x: Tensor, format: FloatFormat, bias: Tensor) -> Tensor:
 
 
 def decode(codes: Tensor, format: FloatFormat, bias: Tensor) -> Tensor:
-    """The values of codes (uint8) for the exponent bias `bias`, broadcastable to them: bias's dtype, float32 at least."""
+    """The values of codes (uint8) for an exponent bias that broadcasts to them, in its dtype, float32 at least."""
     bias = bias.to(torch.promote_types(bias.dtype, torch.float32))
     levels = torch.tensor(format.levels, dtype=bias.dtype, device=codes.device)
     return levels[codes.int()] * format.unit(bias)

@@ -2,7 +2,7 @@
 
 The decoded weight lives for one matrix product: backward looks it up again, so that a model keeps its codes only.
 
-Shapes: I inputs, O outputs.
+Shapes: K inputs, N outputs.
 """
 
 import math
@@ -70,7 +70,7 @@ class _Product(torch.autograd.Function):
 
 
 def _weight(codes: Tensor, format: FloatFormat, exponent_bias: Tensor, inputs: int, dtype: torch.dtype) -> Tensor:
-    """The decoded weight (O, I) in this dtype."""
+    """The decoded weight (N, K) in this dtype."""
     levels = torch.tensor(format.levels, dtype=dtype, device=codes.device)
     if format.bits == 4:
         levels = torch.stack((levels.repeat(16), levels.repeat_interleave(16)), dim=-1).view(PAIR[dtype.itemsize])
@@ -96,7 +96,7 @@ class _Quantize(torch.autograd.Function):
     def backward(ctx, gy):
         x, bias = ctx.saved_tensors
         format, unit = ctx.format, ctx.format.unit(bias.float())
-        g_x = gy.masked_fill((x / unit).abs_() > format.limit, 0)
+        g_x = gy.masked_fill((x.float() / unit).abs_() > format.limit, 0)
         g_bias = None
         if ctx.needs_input_grad[2]:
             g_bias = g_x.float() * x - gy.float() * _rounded(x, format, unit)
@@ -105,7 +105,7 @@ class _Quantize(torch.autograd.Function):
 
 
 def _rounded(x: Tensor, format: FloatFormat, unit: Tensor) -> Tensor:
-    y = (x / unit).clamp_(-format.limit, format.limit)
+    y = (x.float() / unit).clamp_(-format.limit, format.limit)
     shifter = y.view(torch.int32) & 0x7F800000  # the exponent's bits: the power of two below |y|
     shifter.clamp_(min=(128 - format.top) << 23)  # the smallest normal value's
     shifter.add_(((23 - format.mantissa) << 23) + (1 << 22))
