@@ -1,7 +1,7 @@
 """Grouped products by torch._grouped_mm on a Hopper GPU, elsewhere by one matrix product per expert into one output.
 
-torch._grouped_mm takes bfloat16 with sizes that are multiples of 8. It leaves the rows after the last group, and on some
-GPUs the weight gradient of an empty group, as they were in memory: both are set to zero here, without a host sync.
+torch._grouped_mm takes bfloat16 with sizes that are multiples of 8. It leaves the rows after the last group, and on
+some GPUs the weight gradient of an empty group, as memory was: both are set to zero here, without a host sync.
 The loop reads the counts on the host and writes every result in place: no copy by `cat`, no gradient of a slice.
 
 Shapes: N rows, e experts, out and in features (m and k of a product: forward x W^T and backward gy W are one op).
