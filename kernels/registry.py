@@ -66,6 +66,8 @@ def backends(op: str) -> tuple[dict[str, Backend], dict[str, str]]:
     """(available backends by name, why each of the others is not available) of an op, found by file name."""
     found, missing = {}, {}
     for module_info in pkgutil.iter_modules([str(Path(__file__).parent / op)]):
+        if module_info.name.startswith("_"):
+            continue
         try:
             module = importlib.import_module(f"kernels.{op}.{module_info.name}")
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba (Gu & Dao 2023, arXiv 2312.00752, alg. 2). A Triton version would be triton.py here."""
+"""The selective scan of Mamba (Gu & Dao 2023, arXiv 2312.00752, alg. 2)."""
 
 from torch import Tensor
 
