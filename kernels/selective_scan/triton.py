@@ -100,7 +100,7 @@ def _scan(
         t = i * TILE + rows
         tl.store(starts_ + (b * tiles + i) * width * n + of_state, carry, mask=inside)
         u, delta = _load(u_, b, t, c, T, width), _load(delta_, b, t, c, T, width)
-        x, s = _states(delta, u, A2, _load(B_, b, t, k, T, n), carry)
+        _, s = _states(delta, u, A2, _load(B_, b, t, k, T, n), carry)
         y = tl.sum(s * _load(C_, b, t, k, T, n)[:, None, :], axis=2) + D[None, :] * u
         if HAS_Z:
             z = _load(z_, b, t, c, T, width)

@@ -163,8 +163,12 @@ def test_triton_takes_every_precision(dtype):
 def test_triton_takes_a_gate_without_a_skip():
     pytest.importorskip("triton")
     u, delta, A, B, C, _, z = on_device(tensors(1, 5, 2, 2), torch.float32)
-    agrees("selective_scan", "triton", lambda u, delta, A, B, C, z: kernels.selective_scan(u, delta, A, B, C, z=z),
-           [u, delta, A, B, C, z])
+    agrees(
+        "selective_scan",
+        "triton",
+        lambda u, delta, A, B, C, z: kernels.selective_scan(u, delta, A, B, C, z=z),
+        [u, delta, A, B, C, z],
+    )
 
 
 @pytest.mark.parametrize("step", [1e-6, 1e4], ids=["tiny_steps", "huge_steps"])
@@ -176,8 +180,12 @@ def test_triton_stays_exact_for_extreme_steps(step):
 def test_triton_takes_tensors_that_are_not_contiguous():
     pytest.importorskip("triton")
     inputs = on_device(tensors(2, 5, 3, 2), torch.float32)
-    agrees("selective_scan", "triton", kernels.selective_scan, [x.mT.contiguous().mT if x.ndim == 3 else x for x in (
-        x.detach() for x in inputs)])
+    agrees(
+        "selective_scan",
+        "triton",
+        kernels.selective_scan,
+        [x.mT.contiguous().mT if x.ndim == 3 else x for x in (x.detach() for x in inputs)],
+    )
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
