@@ -1,4 +1,4 @@
-"""The blocked selective scan against the token-by-token one, outputs and gradients."""
+"""The blocked and the Triton selective scan against the token-by-token one, outputs and gradients."""
 
 import importlib
 
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 import kernels
+from tests.kernels.compare import DEVICE, LOW_PRECISION, agrees, compiles
 
 blocked = importlib.import_module("kernels.selective_scan.blocked")
 
@@ -129,3 +130,65 @@ def test_shapes_that_do_not_fit_are_named():
     u, delta, A, B, C, *_ = tensors(1, 3, 2, 4)
     with pytest.raises(ValueError, match=r"A \(4, 2\).*expected .*\(C, n\)"):
         kernels.selective_scan(u, delta, A.t(), B, C)
+
+
+TRITON_SHAPES = {  # B, T, C, n: T, C and n are no multiples of a tile
+    "one_token": (2, 1, 3, 2),
+    "one_state": (1, 6, 2, 1),
+    "whole_tiles": (1, 8, 4, 2),
+    "odd": (2, 11, 5, 3),
+}
+
+
+def on_device(inputs, dtype):
+    """A stays float32, as a model keeps it under autocast."""
+    return [x.detach().to(DEVICE, torch.float32 if i == 2 else dtype).requires_grad_() for i, x in enumerate(inputs)]
+
+
+@pytest.mark.parametrize("optional", [7, 6, 5], ids=["D_and_z", "D", "bare"])
+@pytest.mark.parametrize("shape", TRITON_SHAPES.values(), ids=TRITON_SHAPES)
+def test_triton_equals_reference_in_outputs_and_all_gradients(shape, optional):
+    pytest.importorskip("triton")
+    agrees(
+        "selective_scan", "triton", kernels.selective_scan, on_device(tensors(*shape), torch.float32)[:optional], 0.1
+    )
+
+
+@pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
+def test_triton_takes_every_precision(dtype):
+    pytest.importorskip("triton")
+    agrees("selective_scan", "triton", kernels.selective_scan, on_device(tensors(1, 9, 3, 2), dtype))
+
+
+def test_triton_takes_a_gate_without_a_skip():
+    pytest.importorskip("triton")
+    u, delta, A, B, C, _, z = on_device(tensors(1, 5, 2, 2), torch.float32)
+    agrees(
+        "selective_scan",
+        "triton",
+        lambda u, delta, A, B, C, z: kernels.selective_scan(u, delta, A, B, C, z=z),
+        [u, delta, A, B, C, z],
+    )
+
+
+@pytest.mark.parametrize("step", [1e-6, 1e4], ids=["tiny_steps", "huge_steps"])
+def test_triton_stays_exact_for_extreme_steps(step):
+    pytest.importorskip("triton")
+    agrees("selective_scan", "triton", kernels.selective_scan, on_device(tensors(1, 9, 2, 2, step=step), torch.float32))
+
+
+def test_triton_takes_tensors_that_are_not_contiguous():
+    pytest.importorskip("triton")
+    inputs = on_device(tensors(2, 5, 3, 2), torch.float32)
+    agrees(
+        "selective_scan",
+        "triton",
+        kernels.selective_scan,
+        [x.mT.contiguous().mT if x.ndim == 3 else x for x in (x.detach() for x in inputs)],
+    )
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_the_scan_compiles_to_one_graph(backend):
+    pytest.importorskip("triton")
+    compiles("selective_scan", backend, kernels.selective_scan, on_device(tensors(1, 5, 2, 2), torch.float32))
