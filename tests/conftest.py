@@ -1,5 +1,6 @@
 """Shared by all tests: the command as a fixture, a small series on disk, and finished runs on it."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+if not torch.cuda.is_available():  # read when triton is first imported, which Lightning does already
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before tests/, whose folders mirror the packages
 
 from command import Outcome, call
