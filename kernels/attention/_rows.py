@@ -35,14 +35,19 @@ def rows_with_lse(
 
 def _rows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> tuple[Tensor, Tensor]:
     (B, h, T, _), g = q.shape, k.shape[1]
-    scores = (q.reshape(B, g, h // g * T, -1) @ k.transpose(-1, -2)).view(B, h, T, -1)  # heads of a group share keys
-    scores = scores.to(torch.promote_types(q.dtype, torch.float32)) * scale
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        empty = scores.detach().amax(dim=-1, keepdim=True) == -torch.inf  # a row without any key would be 0 / 0
+    members = (q * scale).reshape(B, g, h // g * T, -1)  # heads of a group share keys
+    scores = (members @ k.transpose(-1, -2)).view(B, h, T, -1).to(torch.promote_types(q.dtype, torch.float32))
+    empty = None
+    if mask is not None and mask.dtype == torch.bool:
+        empty = ~mask.any(dim=-1, keepdim=True)  # a row without any key would be 0 / 0
+        scores = scores.masked_fill(~(mask | empty), -torch.inf)
+    elif mask is not None:
+        scores = scores + mask
+        empty = scores.detach().amax(dim=-1, keepdim=True) == -torch.inf
         scores = scores.masked_fill(empty, 0.0)
     weights, lse = torch.softmax(scores, dim=-1), torch.logsumexp(scores, dim=-1)
-    if mask is not None:
-        weights, lse = weights.masked_fill(empty, 0.0), lse.masked_fill(empty.squeeze(-1), -torch.inf)
     weights = F.dropout(weights.to(v.dtype), dropout)
-    return (weights.view(B, g, h // g * T, -1) @ v).view(B, h, T, -1), lse
+    y = (weights.view(B, g, h // g * T, -1) @ v).view(B, h, T, -1)
+    if empty is None:
+        return y, lse
+    return y.masked_fill(empty, 0.0), lse.masked_fill(empty.squeeze(-1), -torch.inf)

@@ -20,6 +20,11 @@ REQUIRES = gpu.REQUIRES
 supports = gpu.runs
 WIDEST = 256
 
+# (queries, keys, warps, stages) of a program, for rows of up to 128, 256, ... 2048 bytes
+OUTPUTS = ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 8, 2), (32, 16, 8, 2), (32, 16, 8, 2))
+GRADIENT_OF_QUERIES = ((128, 64, 8, 2), (64, 64, 8, 2), (32, 32, 8, 2), (32, 16, 8, 2), (32, 16, 8, 2))
+GRADIENTS_OF_KEYS = ((32, 128, 8, 2), (32, 64, 8, 2), (32, 32, 8, 2), (32, 32, 8, 2), (16, 16, 4, 1))
+
 
 def fits(
     q: Tensor,
@@ -96,7 +101,7 @@ def attention_forward(
     (B, h, T, _), S = q.shape, k.shape[2]
     y, lse = _outputs(q, v)
     tensors, mask_strides, sizes = _arguments(q, k, v, mask, key_lengths, starts, ends, causal, window)
-    M, N, warps, stages = _blocks(sizes, q, ((128, 64, 4, 3), (128, 64, 8, 2), (64, 32, 4, 2), (32, 16, 4, 2)))
+    M, N, warps, stages = _blocks(OUTPUTS, sizes, q)
     with torch.cuda.device_of(q):
         forward.outputs[(triton.cdiv(T, M) * B * h,)](
             q, k, v, *tensors, y, lse, T, S, h, h // k.shape[1], window, scale * LOG2E.value,
@@ -143,12 +148,12 @@ def attention_backward(
             y, dy, lse, dlse, delta, T, h, *_strides(y), *_strides(dy), *_strides(dlse),
             E=sizes["E"], M=M, BLOCK_E=sizes["BLOCK_E"],
         )  # fmt: skip
-        M, N, warps, stages = _blocks(sizes, q, ((128, 64, 8, 2), (64, 64, 8, 2), (32, 32, 4, 2), (16, 16, 4, 1)))
+        M, N, warps, stages = _blocks(GRADIENT_OF_QUERIES, sizes, q)
         backward.gradient_of_queries[(triton.cdiv(T, M) * B * h,)](
             *inputs, dq, *numbers, *strides, *_strides(dq), *mask_strides,
             M=M, N=N, **sizes, num_warps=warps, num_stages=stages,
         )  # fmt: skip
-        M, N, warps, stages = _blocks(sizes, q, ((64, 128, 8, 2), (32, 64, 8, 2), (32, 32, 8, 2), (16, 16, 4, 1)))
+        M, N, warps, stages = _blocks(GRADIENTS_OF_KEYS, sizes, q)
         backward.gradients_of_keys[(triton.cdiv(S, N) * B * g,)](
             *inputs, dk, dv, *numbers, *strides, *_strides(dk), *_strides(dv), *mask_strides,
             M=M, N=N, **sizes, num_warps=warps, num_stages=stages,
@@ -226,12 +231,15 @@ def _arguments(
     return tuple(q if x is None else x for x in (mask, lengths, starts, ends)), strides, sizes  # q: never read there
 
 
-def _blocks(sizes: dict, q: Tensor, table: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
-    """(queries, keys, warps, stages) of a program, from a table for rows of up to 128, 256, 512 and 1024 bytes.
+def _blocks(table: tuple[tuple[int, ...], ...], sizes: dict, q: Tensor) -> tuple[int, ...]:
+    """(queries, keys, warps, stages) of a program that needs few registers and at most 99 KB of shared memory.
 
-    With these all tiles fit into the 99 KB of shared memory that the smaller cards have.
+    float32, which is multiplied without tensor cores, needs four times the registers of the other dtypes.
     """
     if gpu.INTERPRETED.value:
         return 16, 32, 1, 1
-    row = max(sizes["BLOCK_D"], sizes["BLOCK_E"]) * q.element_size()
-    return table[max(0, (row - 1).bit_length() - 7)]
+    row = max(sizes["BLOCK_D"], sizes["BLOCK_E"]) * (8 if q.dtype == torch.float32 else 2)
+    M, N, warps, stages = table[max(0, (row - 1).bit_length() - 7)]
+    if sizes["MASK"]:  # its tile needs room too
+        M, N = (M, max(16, N // 2)) if table is GRADIENTS_OF_KEYS else (max(16, M // 2), N)
+    return M, N, warps, stages
