@@ -11,16 +11,19 @@ from kernels.gpu import dot
 
 @triton.jit
 def load(pointer, rows, n_rows, row_stride, columns, n_columns):
-    """The tile (rows, columns) of a matrix, with zeros beyond its n_rows and n_columns."""
+    """The tile (rows, columns) of a matrix, with zeros beyond its n_rows and n_columns.
+
+    Offsets are 32 bits wide, to spare registers: the pointer is to be near.
+    """
     inside = (rows[:, None] < n_rows) & (columns[None, :] < n_columns)
-    return tl.load(pointer + rows[:, None].to(tl.int64) * row_stride + columns[None, :], mask=inside, other=0.0)
+    return tl.load(pointer + rows[:, None] * row_stride + columns[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
 def store(pointer, tile, rows, n_rows, row_stride, columns, n_columns):
     """Writes `load`'s tile."""
     inside = (rows[:, None] < n_rows) & (columns[None, :] < n_columns)
-    address = pointer + rows[:, None].to(tl.int64) * row_stride + columns[None, :]
+    address = pointer + rows[:, None] * row_stride + columns[None, :]
     tl.store(address, tile.to(pointer.dtype.element_ty), mask=inside)
 
 
@@ -54,8 +57,8 @@ def moments(
     column = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     total = tl.zeros((BLOCK_D, BLOCK_E), tl.float32)
     for start in range(0, tokens, BLOCK_S):
-        k = load(K + first * D, start + row, tokens, D, d, D)
-        x = load(X + first * x_row, start + row, tokens, x_row, column, e)
+        k = load(K + (first + start) * D, row, tokens - start, D, d, D)
+        x = load(X + (first + start) * x_row, row, tokens - start, x_row, column, e)
         total = dot(tl.trans(k), x, total)
     store(PARTIAL + part.to(tl.int64) * D * e, total, d, D, e, column, e)
 

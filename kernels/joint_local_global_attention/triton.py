@@ -79,7 +79,7 @@ def _forward(
     att_v, att_u = v.new_empty(B, S, e1), u.new_empty(B, S, e2)
     blocks, launch = _blocks(group, d, v.element_size())
     rows = blocks["BLOCK_ROWS"]
-    if v.element_size() == 2 and d <= 128:  # forward holds one tile of weights, backward two
+    if v.element_size() == 2 and d <= 128 and not dropout:  # one tile of weights; backward and dropout hold more
         rows = min(2 * rows, blocks["BLOCK_P"])
     programs = B * C * triton.cdiv(group, rows)
     splits = max(1, min(PROGRAMS // programs, triton.cdiv(max(e1, e2), 4 * blocks["BLOCK_E"])))
