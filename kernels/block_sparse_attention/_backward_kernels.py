@@ -119,7 +119,7 @@ def _per_query(lse, inner, queries, T):
 
 @triton.jit
 def _column_step(
-    g_k, g_v, k, v, q, g_y, lse, inner, step, start, entries, kinds, patterns, T, scale_log2,
+    g_k, g_v, k, v, real, q, g_y, lse, inner, step, start, entries, kinds, patterns, T, scale_log2,
     MASKED: tl.constexpr, PATTERNS: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr,
 ):  # fmt: skip
@@ -130,11 +130,12 @@ def _column_step(
     lse_, inner_ = _per_query(lse, inner, queries, T)
     scores = dot(k, tl.trans(q_tile), tl.zeros((BLOCK, TILE), tl.float32)) * scale_log2
     weights = tl.math.exp2(scores - lse_[None, :])
-    if MASKED and PATTERNS:  # for padding, weights are zero already
-        kind = tl.load(kinds + place)
-        weights = tl.where(
-            pattern(kind, patterns, within[None, :], tl.arange(0, BLOCK)[:, None], BLOCK), weights, 0.0
-        )
+    if MASKED:
+        kept = real[:, None]  # of padded queries the weights are zero already
+        if PATTERNS:
+            kind = tl.load(kinds + place)
+            kept = kept & pattern(kind, patterns, within[None, :], tl.arange(0, BLOCK)[:, None], BLOCK)
+        weights = tl.where(kept, weights, 0.0)
     g_v = dot(weights.to(g.dtype), g, g_v)
     g_weights = dot(v, tl.trans(g), tl.zeros((BLOCK, TILE), tl.float32))
     g_scores = weights * (g_weights - inner_[None, :])
@@ -159,14 +160,15 @@ def _columns(
     v_tile = load(v + bh * S * E, keys, S, True, E, WIDTH_V)
     acc_k, acc_v = tl.zeros((BLOCK, WIDTH), tl.float32), tl.zeros((BLOCK, WIDTH_V), tl.float32)
     start, mid, end = tl.load(starts + column), tl.load(middle + column), tl.load(starts + column + 1)
+    mid = tl.where((block + 1) * BLOCK > S, start, mid)  # padded keys: all of the list needs a mask
     for step in range(0, (mid - start) * (BLOCK // TILE)):
         acc_k, acc_v = _column_step(
-            acc_k, acc_v, k_tile, v_tile, q, g_y, lse, inner, step, start, entries, kinds, patterns, T, scale_log2,
+            acc_k, acc_v, k_tile, v_tile, keys < S, q, g_y, lse, inner, step, start, entries, kinds, patterns, T, scale_log2,
             False, PATTERNS, BLOCK, TILE, D, E, WIDTH, WIDTH_V,
         )  # fmt: skip
     for step in range(0, (end - mid) * (BLOCK // TILE)):
         acc_k, acc_v = _column_step(
-            acc_k, acc_v, k_tile, v_tile, q, g_y, lse, inner, step, mid, entries, kinds, patterns, T, scale_log2,
+            acc_k, acc_v, k_tile, v_tile, keys < S, q, g_y, lse, inner, step, mid, entries, kinds, patterns, T, scale_log2,
             True, PATTERNS, BLOCK, TILE, D, E, WIDTH, WIDTH_V,
         )  # fmt: skip
     store(g_k + bh * S * D, acc_k * scale, keys, S, D, WIDTH)

@@ -226,13 +226,17 @@ def _from_tiles(
     inside = torch.arange(block, device=device)
     for chunk in torch.arange(len(distinct), device=device).split(max(1, CHUNK // block**2)):
         b, h, r, c = places[:, chunk]
-        real = (r[:, None] * block + inside < tokens[0])[:, :, None] & (c[:, None] * block + inside < tokens[1])[:, None]
+        real = (r[:, None] * block + inside < tokens[0])[:, :, None] & (c[:, None] * block + inside < tokens[1])[
+            :, None
+        ]
         made = tiles(b, h, r, c) & real
         kept, whole = made.sum((1, 2)), real.sum((1, 2))
         kind[chunk[kept == whole]] = -1
         part = (kept > 0) & (kept < whole)
         packed = np.packbits(made[part].flatten(1).cpu().numpy(), axis=1)
-        kind[chunk[part]] = torch.tensor([found.setdefault(x.tobytes(), len(found)) for x in packed], device=device).long()
+        kind[chunk[part]] = torch.tensor(
+            [found.setdefault(x.tobytes(), len(found)) for x in packed], device=device
+        ).long()
     if len(found) > torch.iinfo(torch.int16).max:
         raise ValueError(
             f"BlockMask: {len(found)} different block patterns, at most 32767 can be told apart: a mask without"

@@ -60,7 +60,10 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     W = patterns.shape[-1]
     q_, k_, v_ = (_blocked(x, W) for x in (q, k, v))
-    y, lse = torch.zeros_like(q_[..., :1]).expand(-1, -1, v.shape[-1]).contiguous(), q_.new_full(q_.shape[:2], -torch.inf)
+    y, lse = (
+        torch.zeros_like(q_[..., :1]).expand(-1, -1, v.shape[-1]).contiguous(),
+        q_.new_full(q_.shape[:2], -torch.inf),
+    )
     for part in _parts(q, k, starts, middle, entries, kinds, patterns, B_h):
         scores = _scores(q_[part.query], k_, part, scale)
         top = scores.amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)  # finite in rows without any key
