@@ -34,7 +34,7 @@ def block_sparse_attention(
     ):
         raise ValueError(
             f"block_sparse_attention: the mask is for {mask.tokens[0]} x {mask.tokens[1]} tokens, (B, h) ="
-            f" {tuple(mask.keep.shape[:2])}; q has {q.shape[2]} and k {k.shape[2]} tokens, (B, h) = {tuple(q.shape[:2])}"
-            " (a mask of size 1 serves all samples or heads)"
+            f" {tuple(mask.keep.shape[:2])}; q has {q.shape[2]} and k {k.shape[2]} tokens, (B, h) ="
+            f" {tuple(q.shape[:2])} (a mask of size 1 serves all samples or heads)"
         )
     return call("block_sparse_attention", q, k, v, mask, scale=scale, return_lse=return_lse)

@@ -1,6 +1,6 @@
 """Which blocks of an attention map are computed, and which elements of those that are computed in part.
 
-Shapes: B batch, h heads, T queries, S keys, nq = ceil(T / block), nk = ceil(S / block) blocks of them, n block patterns.
+Shapes: B batch, h heads, T queries, S keys, nq = ceil(T / block), nk = ceil(S / block) blocks of them, n patterns.
 A mask that is the same for all of a batch or for all heads has size 1 there.
 """
 
@@ -96,7 +96,7 @@ class BlockMask:
     ) -> "BlockMask":
         """From `predicate(b, h, i, j)`: whether in head h of sample b query i attends to key j, on index tensors.
 
-        signature: int64 (batch, heads, nq, nk); blocks of equal signature have equal elements, one of them is looked at.
+        signature: int64 (batch, heads, nq, nk), where given: only one of all blocks of equal signature is looked at.
         """
         nq, nk = blocks_of(tokens, block)
         if signature is None:
@@ -226,9 +226,8 @@ def _from_tiles(
     inside = torch.arange(block, device=device)
     for chunk in torch.arange(len(distinct), device=device).split(max(1, CHUNK // block**2)):
         b, h, r, c = places[:, chunk]
-        real = (r[:, None] * block + inside < tokens[0])[:, :, None] & (c[:, None] * block + inside < tokens[1])[
-            :, None
-        ]
+        row, column = (at[:, None] * block + inside for at in (r, c))
+        real = (row < tokens[0])[:, :, None] & (column < tokens[1])[:, None, :]
         made = tiles(b, h, r, c) & real
         kept, whole = made.sum((1, 2)), real.sum((1, 2))
         kind[chunk[kept == whole]] = -1
@@ -245,7 +244,8 @@ def _from_tiles(
     kinds = kind[inverse].view(shape)
     if not found:
         return BlockMask(kinds > -2, block, tuple(tokens))
-    unpacked = np.unpackbits(np.frombuffer(b"".join(found), dtype=np.uint8)).reshape(-1, block, block)
+    packed = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(len(found), -1)
+    unpacked = np.unpackbits(packed, axis=1, count=block**2).reshape(-1, block, block)
     return BlockMask(
         kinds > -2, block, tuple(tokens), kinds.clamp(min=-1).short(), torch.from_numpy(unpacked).to(device).bool()
     )

@@ -135,7 +135,7 @@ def sliding_window(
     global_tokens: Sequence[int] = (),
     causal: bool = False,
 ) -> BlockMask:
-    """Query i attends to the keys j with |i - j| in {0, g, 2g, ..., width g}, g the dilation; exact (Longformer, 2004.05150).
+    """Query i attends to the keys j with |i - j| in {0, g, ..., width g}, g the dilation; exact (2004.05150).
 
     global_tokens attend to all and are attended by all. causal: j <= i, for global tokens too.
     """
@@ -184,7 +184,8 @@ def row_count(sparsity: float, blocks: int) -> int:
     count = math.floor((1 - sparsity) * blocks + 0.5)
     if not count:
         raise ValueError(
-            f"sparsity {sparsity:g} keeps no block of {blocks} per row; use smaller blocks (attn.block) or lower sparsity"
+            f"sparsity {sparsity:g} keeps no block of {blocks} per row; use smaller blocks (attn.block) or"
+            " lower sparsity"
         )
     return count
 

@@ -1,4 +1,4 @@
-"""Block-sparse attention by torch's FlexAttention, compiled on a GPU. On a CPU it computes the whole map, to test it."""
+"""Block-sparse attention by torch's FlexAttention: compiled on a GPU, with the whole map in memory on a CPU."""
 
 from functools import cache
 

@@ -2,7 +2,8 @@
 
 Query blocks are taken in order of how many key blocks they keep, so that those taken together need little padding, and
 few enough at a time that their scores stay in a cache; no T x S tensor exists. Backward computes the weights again from
-the scores and lse. Where the map is small or mostly kept, masked dense attention is faster and is used. Custom ops, as the sizes depend on the mask's values, which torch.compile cannot trace.
+the scores and lse. Small maps, and those mostly kept, are faster as masked dense attention and are computed so.
+Custom ops, as the sizes depend on the mask's values, which torch.compile cannot trace.
 
 Shapes: B batch, h heads, T queries, S keys, d and e widths, W tokens of a block, R query blocks taken together, c key
 blocks of each of them.
