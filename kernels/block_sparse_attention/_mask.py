@@ -44,7 +44,7 @@ class BlockMask:
     tokens: tuple[int, int]
     elements: Tensor | None = None
     patterns: Tensor | None = None
-    _made: dict[str, Lists] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[str, Lists | Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         if self.block < 1:
@@ -120,9 +120,14 @@ class BlockMask:
         return BlockMask(self.keep.to(device), self.block, self.tokens, elements, patterns)
 
     def dense(self) -> Tensor:
-        """All elements, bool (B|1, h|1, T, S): for small sizes."""
+        """All elements, bool (B|1, h|1, T, S), to read only: for small sizes, whose result is kept."""
+        if "dense" in self._made:
+            return self._made["dense"]
         index, table = self._table()
-        return table[index].transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, : self.tokens[0], : self.tokens[1]]
+        made = table[index].transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, : self.tokens[0], : self.tokens[1]]
+        if made.numel() <= CHUNK and not torch.compiler.is_compiling():
+            self._made["dense"] = made
+        return made
 
     def rows(self) -> Lists:
         """Of each query block the key blocks that it attends to; made once and kept."""

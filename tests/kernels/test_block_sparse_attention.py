@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from compare import DEVICE, LOW_PRECISION, agrees, compiles, random
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import kernels
 from kernels.block_sparse_attention import BlockMask, block_sparse_attention, gathered, patterns
@@ -88,6 +90,25 @@ def test_torch_may_take_any_number_of_blocks_together(together, monkeypatch):
     monkeypatch.setattr(gathered, "PADDING", 0)
     inputs, mask = case("odd_patterns")
     agrees(OP, "torch", lambda q, k, v: block_sparse_attention(q, k, v, mask, return_lse=True), inputs)
+
+
+def test_torch_has_no_tensor_of_the_size_of_the_map():
+    class Sizes(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            self.largest = max([self.largest, *(x.numel() for x in tree_leaves(made) if isinstance(x, torch.Tensor))])
+            return made
+
+    n = 2048
+    mask = patterns.sliding_window(n, 32, 40).to(DEVICE)
+    q = torch.randn(1, 1, n, 8, device=DEVICE)
+    lists = (*mask.rows()[:4], mask.patterns, [1, 1], 1.0)
+    with Sizes() as sizes:
+        y, lse = gathered._forward._init_fn(q, q, q, *lists)  # what runs within the custom op
+        gathered._backward._init_fn(y, lse, q, q, q, y, lse, *lists)
+    assert sizes.largest < n * n / 8
 
 
 @pytest.mark.parametrize("block", [1, 5, 12])
