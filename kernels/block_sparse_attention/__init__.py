@@ -20,7 +20,7 @@ def block_sparse_attention(
 
     q: (B, h, T, d), k: (B, h, S, d), v: (B, h, S, e) -> (B, h, T, e), all of one dtype; mask.tokens is (T, S).
     scale: d ** -0.5 where None. return_lse: returns (y, lse) with lse (B, h, T) in float32 at least, natural logarithm.
-    A query without any key gets zeros, and -inf as lse. Differentiable in q, k and v, through lse too.
+    A query without any key gets zeros, and -inf as lse. Differentiable in q, k and v, through lse too, but not twice.
     """
     if k.shape[:3] != v.shape[:3] or q.shape[:2] != k.shape[:2] or q.shape[-1] != k.shape[-1]:
         raise ValueError(
@@ -34,7 +34,7 @@ def block_sparse_attention(
     ):
         raise ValueError(
             f"block_sparse_attention: the mask is for {mask.tokens[0]} x {mask.tokens[1]} tokens, (B, h) ="
-            f" {tuple(mask.keep.shape[:2])}; q has {q.shape[2]} and k {k.shape[2]} tokens, (B, h) = {tuple(q.shape[:2])}"
-            " (a mask of size 1 serves all samples or heads)"
+            f" {tuple(mask.keep.shape[:2])}; q has {q.shape[2]} and k {k.shape[2]} tokens, (B, h) ="
+            f" {tuple(q.shape[:2])} (a mask of size 1 serves all samples or heads)"
         )
     return call("block_sparse_attention", q, k, v, mask, scale=scale, return_lse=return_lse)

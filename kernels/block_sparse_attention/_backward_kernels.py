@@ -68,13 +68,13 @@ def _row_step(
     keys = tl.load(entries + place).to(tl.int64) * BLOCK + within
     k_tile, v_tile = load(k, keys, S, MASKED, D, WIDTH), load(v, keys, S, MASKED, E, WIDTH_V)
     scores = dot(q, tl.trans(k_tile), tl.zeros((BLOCK, TILE), tl.float32)) * scale_log2
-    weights = tl.math.exp2(scores - lse[:, None])
     if MASKED:
         kept = (keys < S)[None, :]
         if PATTERNS:
             kind = tl.load(kinds + place)
             kept = kept & pattern(kind, patterns, tl.arange(0, BLOCK)[:, None], within[None, :], BLOCK)
-        weights = tl.where(kept, weights, 0.0)
+        scores = tl.where(kept, scores, float("-inf"))
+    weights = tl.math.exp2(scores - lse[:, None])
     g_weights = dot(g, tl.trans(v_tile), tl.zeros((BLOCK, TILE), tl.float32))
     g_scores = weights * (g_weights - inner[:, None])
     return dot(g_scores.to(k_tile.dtype), k_tile, g_q)
@@ -119,7 +119,7 @@ def _per_query(lse, inner, queries, T):
 
 @triton.jit
 def _column_step(
-    g_k, g_v, k, v, q, g_y, lse, inner, step, start, entries, kinds, patterns, T, scale_log2,
+    g_k, g_v, k, v, real, q, g_y, lse, inner, step, start, entries, kinds, patterns, T, scale_log2,
     MASKED: tl.constexpr, PATTERNS: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, WIDTH: tl.constexpr, WIDTH_V: tl.constexpr,
 ):  # fmt: skip
@@ -129,12 +129,13 @@ def _column_step(
     q_tile, g = load(q, queries, T, MASKED, D, WIDTH), load(g_y, queries, T, MASKED, E, WIDTH_V)
     lse_, inner_ = _per_query(lse, inner, queries, T)
     scores = dot(k, tl.trans(q_tile), tl.zeros((BLOCK, TILE), tl.float32)) * scale_log2
+    if MASKED:
+        kept = real[:, None]  # padded queries have no weight anyhow
+        if PATTERNS:
+            kind = tl.load(kinds + place)
+            kept = kept & pattern(kind, patterns, within[None, :], tl.arange(0, BLOCK)[:, None], BLOCK)
+        scores = tl.where(kept, scores, float("-inf"))
     weights = tl.math.exp2(scores - lse_[None, :])
-    if MASKED and PATTERNS:  # for padding, weights are zero already
-        kind = tl.load(kinds + place)
-        weights = tl.where(
-            pattern(kind, patterns, within[None, :], tl.arange(0, BLOCK)[:, None], BLOCK), weights, 0.0
-        )
     g_v = dot(weights.to(g.dtype), g, g_v)
     g_weights = dot(v, tl.trans(g), tl.zeros((BLOCK, TILE), tl.float32))
     g_scores = weights * (g_weights - inner_[None, :])
@@ -157,17 +158,19 @@ def _columns(
     keys = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     k_tile = load(k + bh * S * D, keys, S, True, D, WIDTH)
     v_tile = load(v + bh * S * E, keys, S, True, E, WIDTH_V)
+    real = keys < S
     acc_k, acc_v = tl.zeros((BLOCK, WIDTH), tl.float32), tl.zeros((BLOCK, WIDTH_V), tl.float32)
     start, mid, end = tl.load(starts + column), tl.load(middle + column), tl.load(starts + column + 1)
+    mid = tl.where((block + 1) * BLOCK > S, start, mid)  # padded keys: all of the list needs a mask
     for step in range(0, (mid - start) * (BLOCK // TILE)):
         acc_k, acc_v = _column_step(
-            acc_k, acc_v, k_tile, v_tile, q, g_y, lse, inner, step, start, entries, kinds, patterns, T, scale_log2,
-            False, PATTERNS, BLOCK, TILE, D, E, WIDTH, WIDTH_V,
+            acc_k, acc_v, k_tile, v_tile, real, q, g_y, lse, inner, step, start, entries, kinds, patterns, T,
+            scale_log2, False, PATTERNS, BLOCK, TILE, D, E, WIDTH, WIDTH_V,
         )  # fmt: skip
     for step in range(0, (end - mid) * (BLOCK // TILE)):
         acc_k, acc_v = _column_step(
-            acc_k, acc_v, k_tile, v_tile, q, g_y, lse, inner, step, mid, entries, kinds, patterns, T, scale_log2,
-            True, PATTERNS, BLOCK, TILE, D, E, WIDTH, WIDTH_V,
+            acc_k, acc_v, k_tile, v_tile, real, q, g_y, lse, inner, step, mid, entries, kinds, patterns, T,
+            scale_log2, True, PATTERNS, BLOCK, TILE, D, E, WIDTH, WIDTH_V,
         )  # fmt: skip
     store(g_k + bh * S * D, acc_k * scale, keys, S, D, WIDTH)
     store(g_v + bh * S * E, acc_v, keys, S, E, WIDTH_V)

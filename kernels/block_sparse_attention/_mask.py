@@ -1,6 +1,6 @@
 """Which blocks of an attention map are computed, and which elements of those that are computed in part.
 
-Shapes: B batch, h heads, T queries, S keys, nq = ceil(T / block), nk = ceil(S / block) blocks of them, n block patterns.
+Shapes: B batch, h heads, T queries, S keys, nq = ceil(T / block), nk = ceil(S / block) blocks of them, n patterns.
 A mask that is the same for all of a batch or for all heads has size 1 there.
 """
 
@@ -44,7 +44,7 @@ class BlockMask:
     tokens: tuple[int, int]
     elements: Tensor | None = None
     patterns: Tensor | None = None
-    _made: dict[str, Lists] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[str, Lists | Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         if self.block < 1:
@@ -96,7 +96,7 @@ class BlockMask:
     ) -> "BlockMask":
         """From `predicate(b, h, i, j)`: whether in head h of sample b query i attends to key j, on index tensors.
 
-        signature: int64 (batch, heads, nq, nk); blocks of equal signature have equal elements, one of them is looked at.
+        signature: int64 (batch, heads, nq, nk), where given: only one of all blocks of equal signature is looked at.
         """
         nq, nk = blocks_of(tokens, block)
         if signature is None:
@@ -120,9 +120,14 @@ class BlockMask:
         return BlockMask(self.keep.to(device), self.block, self.tokens, elements, patterns)
 
     def dense(self) -> Tensor:
-        """All elements, bool (B|1, h|1, T, S): for small sizes."""
+        """All elements, bool (B|1, h|1, T, S), to read only: for small sizes, whose result is kept."""
+        if "dense" in self._made:
+            return self._made["dense"]
         index, table = self._table()
-        return table[index].transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, : self.tokens[0], : self.tokens[1]]
+        made = table[index].transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, : self.tokens[0], : self.tokens[1]]
+        if made.numel() <= CHUNK and not torch.compiler.is_compiling():
+            self._made["dense"] = made
+        return made
 
     def rows(self) -> Lists:
         """Of each query block the key blocks that it attends to; made once and kept."""
@@ -226,13 +231,16 @@ def _from_tiles(
     inside = torch.arange(block, device=device)
     for chunk in torch.arange(len(distinct), device=device).split(max(1, CHUNK // block**2)):
         b, h, r, c = places[:, chunk]
-        real = (r[:, None] * block + inside < tokens[0])[:, :, None] & (c[:, None] * block + inside < tokens[1])[:, None]
+        row, column = (at[:, None] * block + inside for at in (r, c))
+        real = (row < tokens[0])[:, :, None] & (column < tokens[1])[:, None, :]
         made = tiles(b, h, r, c) & real
         kept, whole = made.sum((1, 2)), real.sum((1, 2))
         kind[chunk[kept == whole]] = -1
         part = (kept > 0) & (kept < whole)
         packed = np.packbits(made[part].flatten(1).cpu().numpy(), axis=1)
-        kind[chunk[part]] = torch.tensor([found.setdefault(x.tobytes(), len(found)) for x in packed], device=device).long()
+        kind[chunk[part]] = torch.tensor(
+            [found.setdefault(x.tobytes(), len(found)) for x in packed], device=device
+        ).long()
     if len(found) > torch.iinfo(torch.int16).max:
         raise ValueError(
             f"BlockMask: {len(found)} different block patterns, at most 32767 can be told apart: a mask without"
@@ -241,7 +249,8 @@ def _from_tiles(
     kinds = kind[inverse].view(shape)
     if not found:
         return BlockMask(kinds > -2, block, tuple(tokens))
-    unpacked = np.unpackbits(np.frombuffer(b"".join(found), dtype=np.uint8)).reshape(-1, block, block)
+    packed = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(len(found), -1)
+    unpacked = np.unpackbits(packed, axis=1, count=block**2).reshape(-1, block, block)
     return BlockMask(
         kinds > -2, block, tuple(tokens), kinds.clamp(min=-1).short(), torch.from_numpy(unpacked).to(device).bool()
     )

@@ -56,7 +56,9 @@ def vertical_stripe(
     """
     blocks = -(-tokens // block)
     if columns.dtype != torch.bool or columns.shape[-1] != blocks:
-        raise ValueError(f"vertical_stripe: columns {columns.dtype} {tuple(columns.shape)} must be bool (..., {blocks})")
+        raise ValueError(
+            f"vertical_stripe: columns {columns.dtype} {tuple(columns.shape)} must be bool (..., {blocks})"
+        )
     keep = columns[..., None, :].expand(*columns.shape[:-1], blocks, blocks)
     return _whole(keep | torch.eye(blocks, dtype=torch.bool) if own else keep, tokens, block, text, text_first)
 
@@ -81,7 +83,9 @@ def window_width(density: float, tokens: int, text: int = 0, block: int = 128) -
         raise ValueError(f"window_width: {text} text tokens are more than all {tokens} tokens")
     rest = density - 2 * text / tokens
     if rest <= 0:
-        raise ValueError(f"window_width: text alone takes 2 * {text} / {tokens} of the map, more than density {density}")
+        raise ValueError(
+            f"window_width: text alone takes 2 * {text} / {tokens} of the map, more than density {density}"
+        )
     width = tokens * (1 - math.sqrt(1 - rest))
     return max(block, int(width) // block * block)
 
@@ -117,7 +121,8 @@ def _tile_signature(tile: Tensor, per_frame: int, block: int) -> Tensor | None:
     cut = ((frame + 1) * per_frame - first).clamp(max=block)  # where the next frame begins, or `block`
     following = torch.where(cut < block, frame + 1, frame).clamp(max=len(tile) - 1)
     kept = sum(
-        tile[a[:, None], b] * 2**n for n, (a, b) in enumerate((a, b) for a in (frame, following) for b in (frame, following))
+        tile[a[:, None], b] * 2**n
+        for n, (a, b) in enumerate((a, b) for a in (frame, following) for b in (frame, following))
     )
     return ((cut[:, None] * (block + 1) + cut) * 16 + kept)[None, None]
 
@@ -130,7 +135,7 @@ def sliding_window(
     global_tokens: Sequence[int] = (),
     causal: bool = False,
 ) -> BlockMask:
-    """Query i attends to the keys j with |i - j| in {0, g, 2g, ..., width g}, g the dilation; exact (Longformer, 2004.05150).
+    """Query i attends to the keys j with |i - j| in {0, g, ..., width g}, g the dilation; exact (2004.05150).
 
     global_tokens attend to all and are attended by all. causal: j <= i, for global tokens too.
     """
@@ -179,7 +184,8 @@ def row_count(sparsity: float, blocks: int) -> int:
     count = math.floor((1 - sparsity) * blocks + 0.5)
     if not count:
         raise ValueError(
-            f"sparsity {sparsity:g} keeps no block of {blocks} per row; use smaller blocks (attn.block) or lower sparsity"
+            f"sparsity {sparsity:g} keeps no block of {blocks} per row; use smaller blocks (attn.block) or"
+            " lower sparsity"
         )
     return count
 

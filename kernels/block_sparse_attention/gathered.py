@@ -2,7 +2,8 @@
 
 Query blocks are taken in order of how many key blocks they keep, so that those taken together need little padding, and
 few enough at a time that their scores stay in a cache; no T x S tensor exists. Backward computes the weights again from
-the scores and lse. Where the map is small or mostly kept, masked dense attention is faster and is used. Custom ops, as the sizes depend on the mask's values, which torch.compile cannot trace.
+the scores and lse. Small maps, and those mostly kept, are faster as masked dense attention and are computed so.
+Custom ops, as the sizes depend on the mask's values, which torch.compile cannot trace.
 
 Shapes: B batch, h heads, T queries, S keys, d and e widths, W tokens of a block, R query blocks taken together, c key
 blocks of each of them.
@@ -60,7 +61,10 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     W = patterns.shape[-1]
     q_, k_, v_ = (_blocked(x, W) for x in (q, k, v))
-    y, lse = torch.zeros_like(q_[..., :1]).expand(-1, -1, v.shape[-1]).contiguous(), q_.new_full(q_.shape[:2], -torch.inf)
+    y, lse = (
+        torch.zeros_like(q_[..., :1]).expand(-1, -1, v.shape[-1]).contiguous(),
+        q_.new_full(q_.shape[:2], -torch.inf),
+    )
     for part in _parts(q, k, starts, middle, entries, kinds, patterns, B_h):
         scores = _scores(q_[part.query], k_, part, scale)
         top = scores.amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)  # finite in rows without any key
