@@ -24,17 +24,17 @@ def stripe_attention(
 
         y = softmax(scale * q k^T) v + LePE(v)    within every stripe
 
-    q, k, v: (B, h, H * W, d), the pixels of `size` = (H, W) row by row -> the same shape. Vertical stripes have all H
-    rows and `stripe` columns, horizontal ones `stripe` rows and all W columns. Where `stripe` reaches H and W, either
-    is the whole map: then all heads do the same, and their number may be odd.
+    q, k, v: (B, h, H * W, d) of one dtype, the pixels of `size` = (H, W) row by row -> the same shape.
+    Vertical stripes have all H rows and `stripe` columns, horizontal ones `stripe` rows and all W columns. Where
+    `stripe` reaches H and W, either is the whole map: then all heads do the same, and their number may be odd.
     lepe_weight: (h * d, 1, 3, 3), a depthwise convolution over v, each stripe an image of its own with zeros around it
     (locally-enhanced positional encoding); channel c belongs to head c // d. lepe_bias: (h * d,).
     pad: pads a map that `stripe` does not divide by zeros, on both sides alike (one more at the end); these take part
     as keys of score 0 and value 0, as in the paper's code for dense tasks. Without it such a map is an error.
     scale: d ** -0.5 where None. The result lies in memory as (B, H * W, h, d), so that merging heads copies nothing.
     """
-    B, h, N, d = q.shape
-    if k.shape != q.shape or v.shape != q.shape or N != math.prod(size):
+    h, d = q.shape[1], q.shape[3]
+    if k.shape != q.shape or v.shape != q.shape or q.shape[2] != math.prod(size):
         raise ValueError(
             f"stripe_attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit a map of"
             f" {size[0]}x{size[1]}: expected (B, h, {math.prod(size)}, d) three times"

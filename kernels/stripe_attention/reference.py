@@ -42,7 +42,7 @@ def stripe_attention(
 
 
 def padded(x: Tensor, size: tuple[int, int], branch: Branch) -> Tensor:
-    """(B, h, H * W, d) -> (B, h, all rows, all columns, d), with zeros around the map where the stripes reach beyond."""
+    """(B, h, H * W, d) -> (B, h, all rows, all columns, d), zeros around the map where stripes reach beyond it."""
     below = branch.rows * branch.height - size[0] - branch.top
     right = branch.columns * branch.width - size[1] - branch.left
     x = x.unflatten(2, size)

@@ -1,4 +1,4 @@
-"""Stripe attention by cutting the map into stripes, which go as more heads through `attention`, and putting it together.
+"""Stripe attention by cutting the map into stripes, which go through `attention` as more heads.
 
 Shapes: B batch, h heads of a branch, R x C stripes of `height` x `width` pixels, n = height * width.
 """

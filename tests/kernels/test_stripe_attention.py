@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 import kernels
@@ -15,15 +16,15 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
 SHAPES = {  # B, h, H, W, d, stripe, pad
     "one_pixel": (2, 1, 1, 1, 4, 1, False),
-    "stripes_of_one_pixel": (2, 2, 5, 7, 4, 1, False),
-    "stripes_of_two": (1, 4, 6, 4, 8, 2, False),
+    "stripes_of_one_pixel": (2, 2, 2, 3, 4, 1, False),
+    "stripes_of_two": (1, 4, 4, 2, 8, 2, False),
     "odd_width": (1, 2, 6, 9, 5, 3, False),
     "the_whole_map_by_three_heads": (2, 3, 7, 7, 8, 7, False),
     "wider_than_high": (1, 2, 3, 6, 4, 3, False),
-    "padded": (2, 2, 7, 5, 4, 3, True),
-    "padded_to_twice": (1, 2, 2, 5, 4, 4, True),
-    "several_tiles_a_stripe": (1, 2, 26, 15, 16, 5, True),
-    "without_tokens_to_spare": (1, 1, 16, 16, 32, 16, False),
+    "padded": (2, 2, 4, 5, 4, 3, True),
+    "padded_on_one_side": (1, 2, 2, 5, 4, 4, True),
+    "several_tiles_a_stripe": (1, 2, 33, 2, 16, 4, True),
+    "tiles_without_tokens_to_spare": (1, 1, 12, 16, 32, 16, False),
 }
 
 
@@ -46,7 +47,7 @@ def test_every_backend_equals_reference_in_outputs_and_all_gradients(shape, back
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("shape", [SHAPES["stripes_of_two"], SHAPES["padded"]], ids=["whole", "padded"])
+@pytest.mark.parametrize("shape", [(1, 2, 4, 2, 8, 2, False), (1, 2, 3, 4, 4, 3, True)], ids=["whole", "padded"])
 def test_lepe_is_optional_and_so_is_its_bias(shape, backend):
     B, h, H, W, d, stripe, pad = shape
     q, k, v, weight, _ = tensors(B, h, H, W, d)
@@ -57,7 +58,7 @@ def test_lepe_is_optional_and_so_is_its_bias(shape, backend):
 
 @needs_triton
 @pytest.mark.parametrize("dtype", LOW_PRECISION)
-@pytest.mark.parametrize("shape", [(1, 2, 6, 4, 16, 2), (1, 1, 12, 12, 16, 12)], ids=["one_tile", "several_tiles"])
+@pytest.mark.parametrize("shape", [(1, 2, 4, 4, 16, 2), (1, 1, 12, 12, 16, 12)], ids=["one_tile", "several_tiles"])
 def test_triton_equals_reference_in_every_dtype(shape, dtype):
     B, h, H, W, d, stripe = shape
     agrees("stripe_attention", "triton", with_lepe(H, W, stripe), tensors(B, h, H, W, d, dtype), factor=2.0)
@@ -65,16 +66,16 @@ def test_triton_equals_reference_in_every_dtype(shape, dtype):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_large_scores_are_right(backend):
-    agrees("stripe_attention", backend, with_lepe(6, 4, 2), tensors(1, 2, 6, 4, 8, scale=10.0), factor=3.0)
+    agrees("stripe_attention", backend, with_lepe(4, 4, 2), tensors(1, 2, 4, 4, 8, scale=5.0), factor=3.0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_parts_of_one_projection_are_read_where_they_lie(backend):
-    (qkv,) = random((2, 24, 3 * 4 * 8))
+    (qkv,) = random((2, 8, 3 * 2 * 8))
 
     def call(qkv):
-        q, k, v = qkv.unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
-        return stripe_attention(q, k, v, size=(4, 6), stripe=2).transpose(1, 2).flatten(2)
+        q, k, v = qkv.unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        return stripe_attention(q, k, v, size=(2, 4), stripe=2).transpose(1, 2).flatten(2)
 
     agrees("stripe_attention", backend, call, [qkv])
 
@@ -88,13 +89,12 @@ def test_the_result_lies_with_the_heads_beside_each_other(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_stripe_attention_compiles_in_one_graph(backend):
-    compiles("stripe_attention", backend, with_lepe(6, 4, 2), tensors(1, 2, 6, 4, 16))
-    compiles("stripe_attention", backend, with_lepe(5, 5, 3, True), tensors(1, 2, 5, 5, 8))
+    compiles("stripe_attention", backend, with_lepe(3, 2, 2, True), tensors(1, 2, 3, 2, 16))
 
 
 def by_hand(q, k, v, weight, bias, size, stripe):
     """Attention masked to the stripes, plus the convolution tap by tap."""
-    B, h, N, d = q.shape
+    h, N, d = q.shape[1:]
     y, x = torch.arange(N) // size[1], torch.arange(N) % size[1]
     same = torch.stack([x // stripe, y // stripe])  # the vertical and the horizontal stripe of each pixel
     same = (same[:, :, None] == same[:, None]).repeat_interleave(h // 2, 0)
@@ -129,20 +129,13 @@ def test_padding_takes_part_as_keys_of_score_zero(backend):
 
 
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
-@pytest.mark.parametrize("pad_to", [7, 8], ids=["one_each_side", "one_more_at_the_end"])
-def test_padding_by_hand_gives_the_same(backend, pad_to):
-    size, stripe = (5, 5), 7 if pad_to == 7 else 4
-    q, k, v, weight, bias = (x.detach() for x in tensors(1, 2, 5, 9 if pad_to == 7 else 5, 4))
-    size = (5, 9) if pad_to == 7 else (5, 5)
-    call = with_lepe(*size, stripe, True)
+def test_padding_is_the_same_as_zeros_around_the_map_with_one_more_at_the_end(backend):
+    q, k, v, weight, bias = (x.detach() for x in tensors(1, 2, 3, 5, 4))
+    wide = [F.pad(x.unflatten(2, (3, 5)), (0, 0, 1, 2)).flatten(2, 3) for x in (q, k, v)]  # 5 + 3 columns for 2 stripes
     with kernels.using(stripe_attention=backend):
-        y = call(q, k, v, weight, bias)
-        left = (-size[1] % stripe) // 2
-        wide = [torch.nn.functional.pad(x.unflatten(2, size), (0, 0, left, -size[1] % stripe - left)) for x in (q, k, v)]
-        W = wide[0].shape[3]
-        z = with_lepe(5, W, stripe, True)(*(x.flatten(2, 3) for x in wide), weight, bias)
-    z = z.unflatten(2, (5, W))[:, :1, :, left : left + size[1]].flatten(2, 3)
-    assert_close(y[:, :1], z)
+        y = with_lepe(3, 5, 4, True)(q, k, v, weight, bias)
+        z = with_lepe(3, 8, 4, True)(*wide, weight, bias).unflatten(2, (3, 8))
+    assert_close(y[:, 0].unflatten(1, (3, 5)), z[:, 0, :, 1:6])  # the head of the vertical stripes
 
 
 def test_the_gradient_of_a_pixel_reaches_its_cross_and_nothing_else():
@@ -157,7 +150,12 @@ def test_the_gradient_of_a_pixel_reaches_its_cross_and_nothing_else():
 @pytest.mark.parametrize(
     ("heads", "size", "options", "message"),
     [
-        (2, (16, 16), {"stripe": 7}, "map 16x16 is not divisible by stripe=7; set pad=True or stripe in 1, 2, 4, 8, 16"),
+        (
+            2,
+            (16, 16),
+            {"stripe": 7},
+            "map 16x16 is not divisible by stripe=7; set pad=True or stripe in 1, 2, 4, 8, 16",
+        ),
         (3, (4, 4), {"stripe": 2}, "3 heads cannot be halved"),
         (2, (4, 4), {"stripe": 0}, "stripe=0 must be at least 1"),
         (2, (4, 4), {"stripe": 2, "lepe_bias": torch.zeros(8)}, "lepe_bias is given without lepe_weight"),
