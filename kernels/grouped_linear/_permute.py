@@ -1,4 +1,4 @@
-"""Tokens sorted by expert, and back (mixture of experts: BigMac 2025, arXiv 2502.16927, items 10 and 11 of its dispatch).
+"""Tokens sorted by expert, and back (the dispatch of a mixture of experts: BigMac 2025, arXiv 2502.16927).
 
 Everything stays on the device, in shapes that the host knows. Both ways, and their gradients, are gathers: no atomic
 additions, so the same numbers on every run.
@@ -38,8 +38,8 @@ def unpermute(rows: Tensor, order: Tensor, weights: Tensor) -> Tensor:
     """
     if rows.dim() != 2 or order.dim() != 2 or order.shape != weights.shape:
         raise ValueError(
-            f"unpermute: rows {tuple(rows.shape)}, order {tuple(order.shape)}, weights {tuple(weights.shape)} do not fit:"
-            " expected (R, h), (N, k), (N, k)"
+            f"unpermute: rows {tuple(rows.shape)}, order {tuple(order.shape)}, weights {tuple(weights.shape)} do not"
+            " fit: expected (R, h), (N, k), (N, k)"
         )
     return _Combine.apply(rows, order, weights)
 

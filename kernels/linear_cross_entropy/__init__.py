@@ -35,8 +35,8 @@ def linear_cross_entropy(
         or (bias is not None and bias.shape != weight.shape[:1])
     ):
         raise ValueError(
-            f"linear_cross_entropy: x {tuple(x.shape)}, weight {tuple(weight.shape)}, target {tuple(target.shape)}, bias"
-            f" {None if bias is None else tuple(bias.shape)} do not fit: expected (N, d), (V, d), (N,), (V,)"
+            f"linear_cross_entropy: x {tuple(x.shape)}, weight {tuple(weight.shape)}, target {tuple(target.shape)},"
+            f" bias {None if bias is None else tuple(bias.shape)} do not fit: expected (N, d), (V, d), (N,), (V,)"
         )
     if target.dtype != torch.int64:
         raise ValueError(f"linear_cross_entropy: target is {target.dtype}, it must be torch.int64")

@@ -8,6 +8,7 @@ Shapes: N tokens, d width, V vocabulary.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -34,10 +35,28 @@ def linear_cross_entropy(
     reduction: str = "mean",
 ) -> Tensor:
     asked = [torch.is_grad_enabled() and y is not None and y.requires_grad for y in (x, weight, bias)]
-    if reduction == "none":
-        return _PerToken.apply(x, weight, target, bias, ignore_index, label_smoothing)
-    total = _Sum.apply(x, weight, target, bias, ignore_index, label_smoothing, *asked)
+    if _keeps_logits(x, weight, any(asked), reduction):
+        logits = F.linear(x, weight, bias).to(torch.promote_types(x.dtype, torch.float32))
+        total = F.cross_entropy(
+            logits,
+            target,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction="none" if reduction == "none" else "sum",
+        )
+    elif reduction == "none":
+        total = _PerToken.apply(x, weight, target, bias, ignore_index, label_smoothing)
+    else:
+        total = _Sum.apply(x, weight, target, bias, ignore_index, label_smoothing, *asked)
     return total / (target != ignore_index).sum().clamp(min=1) if reduction == "mean" else total
+
+
+def _keeps_logits(x: Tensor, weight: Tensor, with_gradients: bool, reduction: str) -> bool:
+    """Whether the logits are so few that torch's cross-entropy on all of them is faster: measured on one core."""
+    logits = x.shape[0] * weight.shape[0]
+    if with_gradients and reduction == "none" and x.shape[1] >= 192:  # a second product for the logits costs more
+        return x.is_cpu and logits <= 2**25
+    return x.is_cpu and logits <= (2**20 if with_gradients else 2**21)
 
 
 class _Sum(torch.autograd.Function):
@@ -70,7 +89,8 @@ class _PerToken(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g):
         asked = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
-        largest = g.abs().amax().clamp(min=torch.finfo(g.dtype).tiny)  # float16 would lose gradients as small as 1 / N
+        # float16 would lose gradients as small as 1 / N
+        largest = torch.cat([g.abs(), g.new_full((1,), torch.finfo(g.dtype).tiny)]).amax()
         gradients = _chunks(*ctx.saved_tensors, g / largest, *ctx.options, *asked)[1:]
         gx, gw, gb = (y * largest if need else None for y, need in zip(gradients, asked, strict=True))
         return gx, gw, None, gb, None, None
@@ -89,7 +109,7 @@ def _chunks(
     weight_grad: bool,
     bias_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """loss (N,), unscaled, and the gradients of sum_n scale_n loss_n (scale 1 where None), empty where not asked for."""
+    """loss (N,), unscaled, and the gradients of sum_n scale_n loss_n (1 where None), empty where not asked for."""
     asked = x_grad, weight_grad, bias_grad
     kept = target != ignore_index
     if not x.is_cpu:  # ignored tokens are computed too: the host does not know which they are
@@ -158,7 +178,8 @@ def _loss_and_gradient(
         g = torch.softmax(z, 1)
         log_sum = z.amax(1) - g.amax(1).log()  # the largest probability never underflows
     else:
-        g, log_sum = None, torch.logsumexp(z, 1)
+        g, z = None, torch.log_softmax(z, 1)  # a shift of the logits does not change the loss
+        log_sum = 0.0
     loss = log_sum - (1 - label_smoothing) * z.gather(1, target)[:, 0]
     if label_smoothing:
         loss -= label_smoothing * z.mean(1)

@@ -26,7 +26,9 @@ def linear_cross_entropy(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     kept = target != ignore_index
     logit_of_target = logits.gather(1, torch.where(kept, target, 0)[:, None])[:, 0]
-    loss = torch.logsumexp(logits, 1) - (1 - label_smoothing) * logit_of_target - label_smoothing * logits.mean(1)
+    loss = torch.logsumexp(logits, 1) - (1 - label_smoothing) * logit_of_target
+    if label_smoothing > 0:  # a class may be ruled out by a bias of -inf without it
+        loss = loss - label_smoothing * logits.mean(1)
     loss = loss.masked_fill(~kept, 0.0)
     if reduction == "none":
         return loss

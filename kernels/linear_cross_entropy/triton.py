@@ -108,7 +108,7 @@ def _logit_gradient_kernel(
     g = tl.zeros((BLOCK_N, BLOCK_V), tl.float32)
     if tl.sum(kept.to(tl.int32)) > 0:
         z = _logits(x_ptr, w_ptr, b_ptr, rows, columns, N, V, D, HAS_BIAS, BLOCK_N, BLOCK_V, BLOCK_D)
-        lse = tl.load(lse_ptr + rows, mask=kept, other=0.0)
+        lse = tl.load(lse_ptr + rows, mask=kept, other=float("inf"))
         scale = tl.load(scale_ptr + rows, mask=kept, other=0.0)
         is_target = columns[None, :] == target[:, None]
         g = tl.exp2((z - lse[:, None]) * LOG2E) - label_smoothing / V
@@ -213,7 +213,8 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     asked = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
-    largest = g.abs().amax().clamp(min=torch.finfo(g.dtype).tiny)  # float16 would lose gradients as small as 1 / N
+    # float16 would lose gradients as small as 1 / N
+    largest = torch.cat([g.abs(), g.new_full((1,), torch.finfo(g.dtype).tiny)]).amax()
     gradients = _gradients(g / largest, *ctx.saved_tensors, *ctx.options, *asked)
     gx, gw, gb = (y * largest if need else None for y, need in zip(gradients, asked, strict=True))
     return gx, gw, None, gb, None, None
