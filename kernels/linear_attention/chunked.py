@@ -1,14 +1,15 @@
-"""Linear attention in matrix products: all keys and values in one state, or, where causal, one state per chunk.
+"""Linear attention in matrix products, with its own backward: one state of all keys or, where causal, one per chunk.
 
-Within a chunk of CHUNK tokens the causal weights are formed (a small square); what came before it is in the state.
-Without a mask the cheaper order is taken: q (k^T v), or (q k^T) v where the keys are few against their width.
+Causal: within a chunk of CHUNK tokens the weights are formed (a small square); what came before it is in the state.
+Backward is linear attention again, of the gradient g_i / (q_i . z_i), with the states of q^T g after each chunk.
 
-Shapes: B batch, h heads, T queries, S keys, m features, e values, n chunks, c tokens of a chunk.
+Shapes: N = B h heads times chunks (one where not causal), c tokens of a chunk, m features, e values.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 NAME = "torch"
 PRIORITY = 10
@@ -21,34 +22,82 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, normalize: bool = True) -> Tensor:
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    with torch.autocast(q.device.type, enabled=False):
-        y, total = (_causal if causal else _full)(q.to(dtype), k.to(dtype), v.to(dtype), normalize)
-        if total is not None:
-            y = y / total.masked_fill(total == 0, torch.inf)
-    return y.to(q.dtype)
+    dtype, (B, h, T, _), chunks = torch.promote_types(q.dtype, torch.float32), q.shape, 0
+    q_, k_, v_ = (x.to(dtype).flatten(0, 1) for x in (q, k, v))
+    if causal:
+        chunk = T if T <= 2 * CHUNK else CHUNK
+        q_, k_, v_ = (F.pad(x, (0, 0, 0, -T % chunk)) if T % chunk else x for x in (q_, k_, v_))
+        chunks = q_.shape[1] // chunk
+        q_, k_, v_ = (x.unflatten(1, (chunks, chunk)).flatten(0, 1) for x in (q_, k_, v_))
+    y = _Attention.apply(q_, k_, v_, chunks, normalize)
+    return y.reshape(B, h, -1, v.shape[-1])[:, :, :T].to(q.dtype)
 
 
-def _full(q: Tensor, k: Tensor, v: Tensor, normalize: bool) -> tuple[Tensor, Tensor | None]:
-    """(sums, their total weights (B, h, T, 1)) over all keys."""
-    (T, m), (S, e) = q.shape[-2:], v.shape[-2:]
-    y = (q @ k.mT) @ v if T * S * (m + e) < (T + S) * m * e else q @ (k.mT @ v)
-    return y, q @ k.sum(-2)[..., None] if normalize else None
+class _Attention(torch.autograd.Function):
+    """(q, k, v) of `chunks` chunks per head, 0 for not causal, -> y, in one dtype."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, chunks, normalize):
+        with torch.autocast(q.device.type, enabled=False):
+            state, z = _states(k, v, k.sum(1, keepdim=True) if normalize else None, chunks)
+            y, weights, total = _product(q, state, v), None, None
+            if chunks:
+                weights = (q @ k.mT).tril_()
+                y.baddbmm_(weights, v)
+            if normalize:
+                total = 0.0 if z is None else q @ z.mT
+                total = total if weights is None else total + weights.sum(-1, keepdim=True)
+                total = total.masked_fill_(total == 0, torch.inf)
+                y /= total
+        ctx.chunks = chunks
+        ctx.save_for_backward(q, k, v, y if normalize else None, weights, total)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        q, k, v, y, weights, total = ctx.saved_tensors
+        with torch.autocast(q.device.type, enabled=False):
+            row = k_sum = q_sum = None
+            if total is not None:
+                g = g / total
+                row = (g * y).sum(-1, keepdim=True)
+                k_sum, q_sum = k.sum(1, keepdim=True), row.mT @ q
+            before, z = _states(k, v, k_sum, ctx.chunks)
+            after, r = _states(q, g, q_sum, ctx.chunks, reverse=True)
+            g_q = _product(g, None if before is None else before.mT, k)
+            g_k = _product(v, None if after is None else after.mT, q)
+            g_v = _product(k, after, g)
+            if z is not None:
+                g_q.addcmul_(row, z, value=-1)
+                g_k -= r
+            if weights is not None:
+                scores = g @ v.mT
+                scores = (scores if row is None else scores.sub_(row)).tril_()
+                g_q.baddbmm_(scores, k)
+                g_k.baddbmm_(scores.mT, q)
+                g_v.baddbmm_(weights.mT, g)
+        return g_q, g_k, g_v, None, None
 
 
-def _causal(q: Tensor, k: Tensor, v: Tensor, normalize: bool) -> tuple[Tensor, Tensor | None]:
-    """(sums, their total weights (B, h, T, 1)) over the keys so far."""
-    T = q.shape[-2]
-    chunk = min(CHUNK, T)
-    q, k, v = (F.pad(x, (0, 0, 0, -T % chunk)).unflatten(-2, (-1, chunk)) for x in (q, k, v))  # (B, h, n, c, ...)
-    weights = (q @ k.mT).tril()
-    y = weights @ v
-    total = weights.sum(-1, keepdim=True) if normalize else None
-    if chunk < T:  # the first chunk has no past
-        past = (k[:, :, :-1].mT @ v[:, :, :-1]).cumsum(2)
-        y = torch.cat([y[:, :, :1], y[:, :, 1:] + q[:, :, 1:] @ past], 2)
-        if total is not None:
-            past = k[:, :, :-1].sum(-2).cumsum(2)[..., None]
-            total = torch.cat([total[:, :, :1], total[:, :, 1:] + q[:, :, 1:] @ past], 2)
-    y = y.flatten(2, 3)[:, :, :T]
-    return y, None if total is None else total.flatten(2, 3)[:, :, :T]
+def _product(x: Tensor, state: Tensor | None, like: Tensor) -> Tensor:
+    """x times a state, which is zero where there is none; the result has the width of `like`."""
+    return x.new_zeros(*x.shape[:-1], like.shape[-1]) if state is None else x @ state
+
+
+def _states(
+    x: Tensor, y: Tensor, vector: Tensor | None, chunks: int, reverse: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
+    """(x^T y, vector), summed over the chunks before each (after each, in reverse); None where there are none."""
+    if chunks == 1:
+        return None, None
+    return tuple(None if s is None else _exclusive(s, chunks, reverse) for s in (x.mT @ y, vector))
+
+
+def _exclusive(sums: Tensor, chunks: int, reverse: bool) -> Tensor:
+    if not chunks:
+        return sums
+    sums = sums.unflatten(0, (-1, chunks))
+    if reverse:
+        return F.pad(sums[:, 1:].flip(1).cumsum(1).flip(1), (0, 0, 0, 0, 0, 1)).flatten(0, 1)
+    return F.pad(sums[:, :-1].cumsum(1), (0, 0, 0, 0, 1, 0)).flatten(0, 1)
