@@ -210,7 +210,7 @@ def _checked(config: Mapping, strict: bool, measure: bool | None) -> tuple[dict[
 def _choose(op: str, device: torch.device, dtype: torch.dtype) -> Backend:
     found, missing = backends(op)
     usable = [backend for backend in found.values() if backend.supports(device, dtype)]
-    best = next(b for b in _ranked(usable, device) if tuning.passes(op, b.name, b.function, device, dtype))
+    best = next(b for b in _ranked(usable, device) if _passes(op, b, device, dtype))
     name = _wanted.get(op, "auto")
     chosen = next((backend for backend in usable if backend.name == name), None)
     if chosen is None and name != "auto":
@@ -229,20 +229,22 @@ def _ranked(usable: list[Backend], device: torch.device) -> list[Backend]:
     return sorted(allowed, key=lambda backend: -backend.priority)
 
 
-def _able(op: str, args: tuple, options: Mapping) -> list[Backend]:
+def _able(op: str, args: tuple, options: Mapping) -> Iterator[Backend]:
     """The backends that can do this call and compute it right, the best first."""
     device, dtype = args[0].device, args[0].dtype
     usable = [b for b in backends(op)[0].values() if b.supports(device, dtype)]
-    return [
-        b
-        for b in _ranked(usable, device)
-        if not (b.fits and b.fits(*args, **options)) and tuning.passes(op, b.name, b.function, device, dtype)
-    ]
+    for backend in _ranked(usable, device):
+        if not (backend.fits and backend.fits(*args, **options)) and _passes(op, backend, device, dtype):
+            yield backend
+
+
+def _passes(op: str, backend: Backend, device: torch.device, dtype: torch.dtype) -> bool:
+    return tuning.passes(op, backend.name, backend.function, device, dtype)
 
 
 def _stand_in(op: str, backend: Backend, reason: str, args: tuple, options: Mapping) -> Backend:
     """The best of the others that can do this call."""
-    other = _able(op, args, options)[0]
+    other = next(_able(op, args, options))
     if _wanted.get(op) == backend.name:
         if _strict:
             raise ValueError(f"kernel.{op}={backend.name} does not do {reason}; set kernel.{op}={other.name} (or auto)")

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels.cases import Arguments, Case, normal
-from kernels.fp_linear import FloatFormat, decode, encode, pack4
+from kernels.fp_linear import FloatFormat, decode, encode, pack4, unpack4
 
 E2M1 = FloatFormat(2, 1)
 
@@ -30,9 +30,7 @@ class Dense:
     def __call__(self, x: torch.Tensor, codes: torch.Tensor, format: FloatFormat, bias: torch.Tensor) -> torch.Tensor:
         key = codes.data_ptr()
         if key not in self.decoded:
-            from kernels.fp_linear import unpack4
-
-            self.decoded = {key: decode(unpack4(codes)[:, : x.shape[-1]], format, bias[:, None]).to(x.dtype)}
+            self.decoded = {key: decode(unpack4(codes, x.shape[-1]), format, bias[:, None]).to(x.dtype)}
         return F.linear(x, self.decoded[key])
 
 

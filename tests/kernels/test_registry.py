@@ -20,15 +20,25 @@ def fresh_registry():
     kernels.configure({})
 
 
+BOTH = ("attention", "selective_scan")
+
+
+@pytest.fixture
+def without_triton(monkeypatch):
+    """As on a machine without a GPU, where Triton is not set to interpret its kernels."""
+    monkeypatch.delitem(registry.backends("attention")[0], "triton", raising=False)
+    monkeypatch.delitem(registry.backends("attention")[0], "flex", raising=False)
+
+
 def test_auto_resolves_to_the_fast_torch_backends_on_a_cpu():
-    assert kernels.choices("cpu") == {"attention": "torch", "selective_scan": "torch"}
+    assert kernels.choices("cpu") == dict.fromkeys(registry.ops(), "torch")
 
 
 def test_configure_sets_each_op_and_puts_unnamed_ones_back_to_auto():
     kernels.configure({"attention": "reference", "selective_scan": "reference", "strict": False})
-    assert kernels.choices("cpu") == {"attention": "reference", "selective_scan": "reference"}
+    assert kernels.choices("cpu", among=BOTH) == {"attention": "reference", "selective_scan": "reference"}
     kernels.configure({"selective_scan": "reference"})
-    assert kernels.choices("cpu") == {"attention": "torch", "selective_scan": "reference"}
+    assert kernels.choices("cpu", among=BOTH) == {"attention": "torch", "selective_scan": "reference"}
 
 
 def test_using_changes_the_backend_within_its_block_only_even_after_an_error():
@@ -49,7 +59,7 @@ def test_a_call_runs_the_chosen_backend(monkeypatch):
     assert calls[0]["causal"] is True
 
 
-def test_triton_without_a_gpu_falls_back_to_torch_with_one_warning(caplog):
+def test_triton_without_a_gpu_falls_back_to_torch_with_one_warning(caplog, without_triton):
     kernels.configure({"attention": "triton"})
     x = torch.randn(1, 1, 2, 4)
     with caplog.at_level(logging.WARNING, logger="runner"):
@@ -62,7 +72,7 @@ def test_triton_without_a_gpu_falls_back_to_torch_with_one_warning(caplog):
     ]
 
 
-def test_triton_without_a_gpu_is_an_error_with_a_remedy_under_strict():
+def test_triton_without_a_gpu_is_an_error_with_a_remedy_under_strict(without_triton):
     with pytest.raises(ValueError, match=r"kernel.attention=triton.*available are reference, torch.*strict=false"):
         kernels.configure({"attention": "triton", "strict": True})
 
@@ -96,10 +106,10 @@ def test_recording_gathers_the_ops_that_are_called_and_only_those():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"atention": "torch"}, r"kernel.atention: there is no such op; the ops are attention, selective_scan"),
+        ({"atention": "torch"}, r"kernel.atention: there is no such op; the ops are attention, block_mass, "),
         (
             {"attention": "flash"},
-            r"kernel.attention=flash: unknown backend; choose from auto, reference, torch, triton",
+            r"kernel.attention=flash: unknown backend; choose from auto, reference, torch, triton, flex",
         ),
         ({"strict": "yes"}, r"kernel.strict='yes' must be true or false"),
     ],
@@ -115,10 +125,10 @@ def test_an_unknown_op_backend_or_switch_is_refused_by_configure_and_using(confi
 
 def test_a_new_file_in_an_op_is_a_backend_and_one_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
     (tmp_path / "attention").mkdir()
-    (tmp_path / "attention" / "flex.py").write_text(
+    (tmp_path / "attention" / "brisk.py").write_text(
         "PRIORITY = 5\nREQUIRES = 'nothing'\n"
         "def supports(device, dtype): return True\n"
-        "def attention(*args, **options): return 'flex'\n"
+        "def attention(*args, **options): return 'brisk'\n"
     )
     (tmp_path / "attention" / "needy.py").write_text("import a_package_that_is_not_there\n")
     package = importlib.import_module("kernels.attention")
@@ -127,7 +137,7 @@ def test_a_new_file_in_an_op_is_a_backend_and_one_that_cannot_be_imported_says_w
     registry.backends.cache_clear()
     try:
         found, missing = registry.backends("attention")
-        assert found["flex"].function() == "flex"
+        assert found["brisk"].function() == "brisk"
         assert "a_package_that_is_not_there" in missing["needy"]
     finally:
         registry.backends.cache_clear()
