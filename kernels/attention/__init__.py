@@ -40,14 +40,15 @@ def attention(
     return_lse: gives (y, lse) with lse the natural logarithm of the sum over the keys of exp(scale * q k^T + mask):
     (B, h, T) in float32 (float64 for float64), -inf for a query that may attend to nothing. Differentiable as y is.
     """
-    if k.shape[-2] != v.shape[-2] or q.shape[-1] != k.shape[-1]:
+    of_q, of_k, of_v = q.shape, k.shape, v.shape
+    if of_k[-2] != of_v[-2] or of_q[-1] != of_k[-1]:
         raise ValueError(
-            f"attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit:"
+            f"attention: q {tuple(of_q)}, k {tuple(of_k)}, v {tuple(of_v)} do not fit:"
             " q and k must have the same last size, k and v the same number of tokens"
         )
-    if q.shape[1] != k.shape[1] and (q.shape[1] % k.shape[1] or k.shape[1] != v.shape[1]):
+    if of_q[1] != of_k[1] and (of_q[1] % of_k[1] or of_k[1] != of_v[1]):
         raise ValueError(
-            f"attention: {k.shape[1]} key heads and {v.shape[1]} value heads for {q.shape[1]} query heads:"
+            f"attention: {of_k[1]} key heads and {of_v[1]} value heads for {of_q[1]} query heads:"
             " k and v must have the same number of heads, one that divides q's"
         )
     if window is not None and window < 0:

@@ -36,8 +36,9 @@ def attention(
     dropout: float = 0.0,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    grouped = q.shape[1] != k.shape[1]
-    if not (return_lse or window is not None or key_lengths is not None or cu_seqlens is not None) and (
+    grouped = q.size(1) != k.size(1)
+    extra = return_lse or window is not None or key_lengths is not None or cu_seqlens is not None
+    if not extra and (
         not causal or (mask is None and q.shape[-2] == k.shape[-2])
     ):  # torch takes a mask or is_causal, and lines T != S up at the first token
         return F.scaled_dot_product_attention(

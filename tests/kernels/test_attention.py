@@ -217,6 +217,15 @@ def test_triton_keeps_the_precision_of_each_dtype(dtype):
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("triton", marks=NEEDS_TRITON)])
+def test_autocast_computes_in_its_dtype_whatever_the_inputs_are(backend):
+    q, k, v = tensors((1, 1, 1, 3, 3, 4, 4), torch.float32)
+    with torch.autocast(DEVICE, torch.bfloat16), kernels.using(attention=backend, strict=True):
+        y = kernels.attention(q, k.bfloat16(), v)
+    assert y.dtype == torch.bfloat16
+    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(y.sum(), (q, k, v)))
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("triton", marks=NEEDS_TRITON)])
 def test_large_scores_and_a_given_scale_stay_finite(backend):
     inputs = tensors((1, 2, 2, 6, 6, 8, 8), torch.float32, scale=30.0)
     agrees("attention", backend, with_lse(scale=1.0), inputs)
