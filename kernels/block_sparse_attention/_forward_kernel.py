@@ -44,7 +44,9 @@ def tiling(block: int, width: int, element_size: int) -> tuple[int, int, int]:
     """(keys of a block that are taken at once, warps, stages)"""
     if element_size == 4 or width > 128:
         return min(block, 32), 4 if block < 128 else 8, 2
-    return min(block, 64), 4 if block < 128 else 8, 3
+    if block < 128:  # with two stages the memory of a multiprocessor holds two programs of four warps
+        return min(block, 64), 4, 2 if width > 64 else 3
+    return 64, 8, 3
 
 
 @triton.jit
