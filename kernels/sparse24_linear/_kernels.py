@@ -45,25 +45,52 @@ def _tile(values, indices, n, start, N, K, dtype: tl.constexpr, N_: tl.constexpr
 
 
 @triton.jit
+def _finished(total, scale, bias, n, N, has_scale: tl.constexpr, has_bias: tl.constexpr):
+    """Sums (N_, M_) times scale, plus bias."""
+    if has_scale:
+        total *= tl.load(scale + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
+    if has_bias:
+        total += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
+    return total
+
+
+@triton.jit
 def _few_rows_kernel(
-    x, values, indices, scale, bias, y, M, K, N,
-    has_scale: tl.constexpr, has_bias: tl.constexpr, M_: tl.constexpr, K_: tl.constexpr, N_: tl.constexpr,
+    x, values, indices, scale, bias, y, M, K, N, span,
+    has_scale: tl.constexpr, has_bias: tl.constexpr, whole: tl.constexpr,
+    M_: tl.constexpr, K_: tl.constexpr, N_: tl.constexpr,
 ):  # fmt: skip
+    """One of several ranges of `span` inputs, whose sums go to y (ranges, M, N), or all of them: y (M, N)."""
     n = tl.program_id(0) * N_ + tl.arange(0, N_)
     m = tl.program_id(1) * M_ + tl.arange(0, M_)
     total = tl.zeros((N_, M_), dtype=tl.float32)
-    for start in range(0, K, K_):
+    first = tl.program_id(2) * span
+    for start in range(first, tl.minimum(first + span, K), K_):
         k = start + tl.arange(0, K_)
         rows = x + m[None, :].to(tl.int64) * K + k[:, None]
         inputs = tl.load(rows, mask=(m[None, :] < M) & (k[:, None] < K), other=0.0)
         weight = _tile(values, indices, n, start, N, K, x.dtype.element_ty, N_, K_)
         total = dot(weight, inputs, total)
-    if has_scale:
-        total *= tl.load(scale + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
-    if has_bias:
-        total += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
+    if whole:
+        total = _finished(total, scale, bias, n, N, has_scale, has_bias)
+    at = (tl.program_id(2).to(tl.int64) * M + m[None, :]) * N + n[:, None]
+    tl.store(y + at, total, mask=(n[:, None] < N) & (m[None, :] < M))
+
+
+@triton.jit
+def _combine_kernel(
+    parts, scale, bias, y, M, N, splits,
+    has_scale: tl.constexpr, has_bias: tl.constexpr, M_: tl.constexpr, N_: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * N_ + tl.arange(0, N_)
+    m = tl.program_id(1) * M_ + tl.arange(0, M_)
     inside = (n[:, None] < N) & (m[None, :] < M)
-    tl.store(y + m[None, :].to(tl.int64) * N + n[:, None], total, mask=inside)
+    at = m[None, :].to(tl.int64) * N + n[:, None]
+    total = tl.zeros((N_, M_), dtype=tl.float32)
+    for _ in range(splits):
+        total += tl.load(parts + at, mask=inside, other=0.0)
+        parts += M * N
+    tl.store(y + at, _finished(total, scale, bias, n, N, has_scale, has_bias), mask=inside)
 
 
 @triton.jit
@@ -97,12 +124,27 @@ def few_rows(x: Tensor, values: Tensor, indices: Tensor, scale: Tensor | None, b
     (M, K), N = x.shape, values.shape[0]
     y = x.new_empty(M, N)
     M_ = min(64, max(16, triton.next_power_of_2(M)))
-    K_, N_ = (64, 16) if INTERPRETED.value else (256, 32) if M_ == 16 else (128, 64)
-    _few_rows_kernel[(triton.cdiv(N, N_), triton.cdiv(M, M_))](
-        x, values, indices, scale, bias, y, M, K, N,
-        scale is not None, bias is not None, M_=M_, K_=K_, N_=N_, num_warps=4, num_stages=4,
+    K_, N_ = (64, 16) if INTERPRETED.value else (128, 64) if x.dtype.itemsize == 2 else (64, 64)
+    span, splits = _split(x, N, M_, K_, N_)
+    grid = triton.cdiv(N, N_), triton.cdiv(M, M_)
+    parts = y if splits == 1 else torch.empty(splits, M, N, dtype=torch.float32, device=x.device)
+    _few_rows_kernel[(*grid, splits)](
+        x, values, indices, scale, bias, parts, M, K, N, span,
+        scale is not None, bias is not None, splits == 1, M_=M_, K_=K_, N_=N_, num_warps=4, num_stages=4,
     )  # fmt: skip
+    if splits > 1:
+        options = scale is not None, bias is not None
+        _combine_kernel[grid](parts, scale, bias, y, M, N, splits, *options, M_=M_, N_=N_)
     return y
+
+
+def _split(x: Tensor, N: int, M_: int, K_: int, N_: int) -> tuple[int, int]:
+    """(inputs of a range, ranges): as many as give every multiprocessor two programs, of four steps at least."""
+    M, K = x.shape
+    processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
+    wanted = 2 * processors // (triton.cdiv(N, N_) * triton.cdiv(M, M_))
+    span = K_ * triton.cdiv(triton.cdiv(K, max(1, min(wanted, K // (4 * K_)))), K_)
+    return span, triton.cdiv(K, span)
 
 
 def unpacked(values: Tensor, indices: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
