@@ -212,7 +212,7 @@ def few_rows(x: Tensor, codes: Tensor, format: FloatFormat, exponent_bias: Tenso
     (M, K), N = x.shape, codes.shape[0]
     y = x.new_empty(M, N)
     M_ = min(64, max(16, triton.next_power_of_2(M)))
-    K_, N_ = (64, 16) if INTERPRETED.value else (256, 64) if M_ == 16 and x.dtype.itemsize == 2 else (128, 64)
+    K_, N_ = (64, 16) if INTERPRETED.value else (64, 64) if x.dtype.itemsize == 4 else (256 if M_ == 16 else 128, 64)
     span, splits = _split(x, N, M_, K_, N_)
     grid = triton.cdiv(N, N_), triton.cdiv(M, M_)
     parts = y if splits == 1 else torch.empty(splits, M, N, dtype=torch.float32, device=x.device)
