@@ -18,24 +18,25 @@ FEW_ROWS = 64  # above, unpacking the whole weight once is the faster way
 
 
 @triton.jit
-def _places(indices, n, g, inside, K):
-    """Where of 0..3 the two kept weights of the groups g are."""
-    byte = tl.load(indices + n[:, None].to(tl.int64) * tl.cdiv(K, 8) + g[None, :] // 2, mask=inside, other=0)
-    nibble = byte.to(tl.int32) >> (4 * (g % 2))[None, :]
-    return nibble & 3, (nibble >> 2) & 3
+def _places(indices, n, start, row, N, N_: tl.constexpr, K_: tl.constexpr):
+    """Where of 0..3 the two kept weights of each of K_ / 4 groups are; row: bytes of an output."""
+    b = start // 8 + tl.arange(0, K_ // 8)
+    inside = (n[:, None] < N) & (b[None, :] < row)
+    byte = tl.load(indices + n[:, None].to(tl.int64) * row + b[None, :], mask=inside, other=0).to(tl.int32)
+    nibble = tl.reshape(tl.join(byte & 15, byte >> 4), (N_, K_ // 4))
+    return nibble & 3, nibble >> 2
 
 
 @triton.jit
-def _tile(values, indices, n, start, N, K, dtype: tl.constexpr, N_: tl.constexpr, K_: tl.constexpr):
+def _tile(values, indices, n, start, N, K, row, dtype: tl.constexpr, N_: tl.constexpr, K_: tl.constexpr):
     """The dense weights (N_, K_) of the outputs n and the K_ inputs from `start` on."""
-    g = start // 4 + tl.arange(0, K_ // 4)
     v = start // 2 + tl.arange(0, K_ // 2)
     inside = (n[:, None] < N) & (v[None, :] < K // 2)
     kept = tl.load(values + n[:, None].to(tl.int64) * (K // 2) + v[None, :], mask=inside, other=0)
     if values.dtype.element_ty == tl.int8:
         kept = kept.to(tl.float32).to(dtype)
     first, second = tl.split(tl.reshape(kept, (N_, K_ // 4, 2)))
-    i, j = _places(indices, n, g, (n[:, None] < N) & (g[None, :] < K // 4), K)
+    i, j = _places(indices, n, start, row, N, N_, K_)
     zero = tl.zeros_like(first)
     w0 = tl.where(i == 0, first, zero)
     w1 = tl.where(i == 1, first, tl.where(j == 1, second, zero))
@@ -45,35 +46,62 @@ def _tile(values, indices, n, start, N, K, dtype: tl.constexpr, N_: tl.constexpr
 
 
 @triton.jit
-def _few_rows_kernel(
-    x, values, indices, scale, bias, y, M, K, N,
-    has_scale: tl.constexpr, has_bias: tl.constexpr, M_: tl.constexpr, K_: tl.constexpr, N_: tl.constexpr,
-):  # fmt: skip
-    n = tl.program_id(0) * N_ + tl.arange(0, N_)
-    m = tl.program_id(1) * M_ + tl.arange(0, M_)
-    total = tl.zeros((N_, M_), dtype=tl.float32)
-    for start in range(0, K, K_):
-        k = start + tl.arange(0, K_)
-        rows = x + m[None, :].to(tl.int64) * K + k[:, None]
-        inputs = tl.load(rows, mask=(m[None, :] < M) & (k[:, None] < K), other=0.0)
-        weight = _tile(values, indices, n, start, N, K, x.dtype.element_ty, N_, K_)
-        total = dot(weight, inputs, total)
+def _finished(total, scale, bias, n, N, has_scale: tl.constexpr, has_bias: tl.constexpr):
+    """Sums (N_, M_) times scale, plus bias."""
     if has_scale:
         total *= tl.load(scale + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
     if has_bias:
         total += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
+    return total
+
+
+@triton.jit
+def _few_rows_kernel(
+    x, values, indices, scale, bias, y, M, K, N, row, span,
+    has_scale: tl.constexpr, has_bias: tl.constexpr, whole: tl.constexpr,
+    M_: tl.constexpr, K_: tl.constexpr, N_: tl.constexpr,
+):  # fmt: skip
+    """One of several ranges of `span` inputs, whose sums go to y (ranges, M, N), or all of them: y (M, N)."""
+    n = tl.program_id(0) * N_ + tl.arange(0, N_)
+    m = tl.program_id(1) * M_ + tl.arange(0, M_)
+    total = tl.zeros((N_, M_), dtype=tl.float32)
+    first = tl.program_id(2) * span
+    for start in range(first, tl.minimum(first + span, K), K_):
+        k = start + tl.arange(0, K_)
+        rows = x + m[None, :].to(tl.int64) * K + k[:, None]
+        inputs = tl.load(rows, mask=(m[None, :] < M) & (k[:, None] < K), other=0.0)
+        weight = _tile(values, indices, n, start, N, K, row, x.dtype.element_ty, N_, K_)
+        total = dot(weight, inputs, total)
+    if whole:
+        total = _finished(total, scale, bias, n, N, has_scale, has_bias)
+    at = (tl.program_id(2).to(tl.int64) * M + m[None, :]) * N + n[:, None]
+    tl.store(y + at, total, mask=(n[:, None] < N) & (m[None, :] < M))
+
+
+@triton.jit
+def _combine_kernel(
+    parts, scale, bias, y, M, N, splits,
+    has_scale: tl.constexpr, has_bias: tl.constexpr, M_: tl.constexpr, N_: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * N_ + tl.arange(0, N_)
+    m = tl.program_id(1) * M_ + tl.arange(0, M_)
     inside = (n[:, None] < N) & (m[None, :] < M)
-    tl.store(y + m[None, :].to(tl.int64) * N + n[:, None], total, mask=inside)
+    at = m[None, :].to(tl.int64) * N + n[:, None]
+    total = tl.zeros((N_, M_), dtype=tl.float32)
+    for _ in range(splits):
+        total += tl.load(parts + at, mask=inside, other=0.0)
+        parts += M * N
+    tl.store(y + at, _finished(total, scale, bias, n, N, has_scale, has_bias), mask=inside)
 
 
 @triton.jit
 def _unpack_kernel(
-    values, indices, scale, weight, K, N, has_scale: tl.constexpr, N_: tl.constexpr, K_: tl.constexpr
+    values, indices, scale, weight, K, N, row, has_scale: tl.constexpr, N_: tl.constexpr, K_: tl.constexpr
 ):  # fmt: skip
     n = tl.program_id(0) * N_ + tl.arange(0, N_)
     start = tl.program_id(1) * K_
     k = start + tl.arange(0, K_)
-    tile = _tile(values, indices, n, start, N, K, tl.float32, N_, K_)
+    tile = _tile(values, indices, n, start, N, K, row, tl.float32, N_, K_)
     if has_scale:
         tile = tile.to(tl.float32) * tl.load(scale + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
     inside = (n[:, None] < N) & (k[None, :] < K)
@@ -81,11 +109,12 @@ def _unpack_kernel(
 
 
 @triton.jit
-def _keep_kernel(dense, indices, values, K, N, N_: tl.constexpr, G_: tl.constexpr):
+def _keep_kernel(dense, indices, values, K, N, row, N_: tl.constexpr, K_: tl.constexpr):
     n = tl.program_id(0) * N_ + tl.arange(0, N_)
-    g = tl.program_id(1) * G_ + tl.arange(0, G_)
+    start = tl.program_id(1) * K_
+    g = start // 4 + tl.arange(0, K_ // 4)
     inside = (n[:, None] < N) & (g[None, :] < K // 4)
-    i, j = _places(indices, n, g, inside, K)
+    i, j = _places(indices, n, start, row, N, N_, K_)
     group = dense + n[:, None].to(tl.int64) * K + 4 * g[None, :]
     pair = values + n[:, None].to(tl.int64) * (K // 2) + 2 * g[None, :]
     tl.store(pair, tl.load(group + i, mask=inside, other=0.0), mask=inside)
@@ -97,12 +126,27 @@ def few_rows(x: Tensor, values: Tensor, indices: Tensor, scale: Tensor | None, b
     (M, K), N = x.shape, values.shape[0]
     y = x.new_empty(M, N)
     M_ = min(64, max(16, triton.next_power_of_2(M)))
-    K_, N_ = (64, 16) if INTERPRETED.value else (256, 32) if M_ == 16 else (128, 64)
-    _few_rows_kernel[(triton.cdiv(N, N_), triton.cdiv(M, M_))](
-        x, values, indices, scale, bias, y, M, K, N,
-        scale is not None, bias is not None, M_=M_, K_=K_, N_=N_, num_warps=4, num_stages=4,
+    K_, N_ = (64, 16) if INTERPRETED.value else (64, 64) if x.dtype.itemsize == 4 else (256 if M_ == 16 else 128, 64)
+    span, splits = _split(x, N, M_, K_, N_)
+    grid = triton.cdiv(N, N_), triton.cdiv(M, M_)
+    parts = y if splits == 1 else torch.empty(splits, M, N, dtype=torch.float32, device=x.device)
+    _few_rows_kernel[(*grid, splits)](
+        x, values, indices, scale, bias, parts, M, K, N, indices.shape[1], span,
+        scale is not None, bias is not None, splits == 1, M_=M_, K_=K_, N_=N_, num_warps=4, num_stages=3,
     )  # fmt: skip
+    if splits > 1:
+        options = scale is not None, bias is not None
+        _combine_kernel[grid](parts, scale, bias, y, M, N, splits, *options, M_=M_, N_=N_)
     return y
+
+
+def _split(x: Tensor, N: int, M_: int, K_: int, N_: int) -> tuple[int, int]:
+    """(inputs of a range, ranges): as many as give every multiprocessor two programs, of four steps at least."""
+    M, K = x.shape
+    processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
+    wanted = 2 * processors // (triton.cdiv(N, N_) * triton.cdiv(M, M_))
+    span = K_ * triton.cdiv(triton.cdiv(K, max(1, min(wanted, K // (4 * K_)))), K_)
+    return span, triton.cdiv(K, span)
 
 
 def unpacked(values: Tensor, indices: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -111,7 +155,8 @@ def unpacked(values: Tensor, indices: Tensor, scale: Tensor | None, dtype: torch
     weight = torch.empty(N, K, dtype=dtype, device=values.device)
     N_, K_ = 8, 256
     grid = (triton.cdiv(N, N_), triton.cdiv(K, K_))
-    _unpack_kernel[grid](values, indices, scale, weight, K, N, scale is not None, N_=N_, K_=K_, num_warps=4)
+    row = indices.shape[1]
+    _unpack_kernel[grid](values, indices, scale, weight, K, N, row, scale is not None, N_=N_, K_=K_, num_warps=4)
     return weight
 
 
@@ -119,6 +164,7 @@ def kept(dense: Tensor, indices: Tensor) -> Tensor:
     """Of a matrix (N, K) the values (N, K / 2) that are kept."""
     N, K = dense.shape
     values = dense.new_empty(N, K // 2)
-    N_, G_ = 8, 64
-    _keep_kernel[(triton.cdiv(N, N_), triton.cdiv(K // 4, G_))](dense, indices, values, K, N, N_=N_, G_=G_)
+    N_, K_ = 8, 256
+    grid = (triton.cdiv(N, N_), triton.cdiv(K, K_))
+    _keep_kernel[grid](dense, indices, values, K, N, indices.shape[1], N_=N_, K_=K_)
     return values

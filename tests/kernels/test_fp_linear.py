@@ -164,6 +164,7 @@ def test_shifting_the_weight_by_channel_is_shifting_the_bias_of_the_input():
 CASES = {  # format, input format, (rows..., inputs), outputs, exponent bias per tensor
     "E2M1": (E2M1, None, (5, 71), 19, False),
     "one row": (E2M1, E2M1, (1, 64), 16, False),
+    "many inputs": (E2M1, None, (3, 645), 18, False),
     "E1M2, many rows": (E1M2, None, (3, 23, 70), 17, False),
     "E3M0, E1M2 inputs": (E3M0, E1M2, (2, 3, 33), 20, False),
     "E2M1, E4M3 inputs, many rows": (E2M1, E4M3, (70, 40), 9, False),

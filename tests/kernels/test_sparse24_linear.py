@@ -150,6 +150,7 @@ CASES = {  # (rows..., inputs), outputs
     "few rows": ((2, 3, 200), 19),
     "many rows": ((3, 23, 136), 17),
     "one row": ((1, 64), 32),
+    "many inputs": ((3, 644), 18),
     "no rows": ((0, 72), 20),
 }
 
