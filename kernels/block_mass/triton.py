@@ -18,7 +18,8 @@ PRIORITY = 20
 REQUIRES = gpu.REQUIRES
 supports = gpu.runs
 
-ROWS = 128  # of queries in a program
+ROWS = 128  # of queries in a program, and keys of a tile, at most
+MEMORY = 96 * 2**10  # bytes of tiles that any supported GPU can hold
 LOG2E = math.log2(math.e)
 
 
@@ -27,7 +28,19 @@ def fits(
 ) -> str:
     if block > ROWS:
         return f"blocks of {block} tokens (at most {ROWS})"
-    return f"head dimension {q.shape[-1]} (at most 256)" if q.shape[-1] > 256 else ""
+    if _tiles(block, q.shape[-1], q.element_size())[2] == 0:
+        return f"blocks of {block} tokens of {q.shape[-1]} numbers in {q.dtype}"
+    return ""
+
+
+def _tiles(block: int, d: int, itemsize: int) -> tuple[int, int, int]:
+    """(width of a padded block, query blocks of a program, tiles of keys that are loaded ahead)."""
+    width = max(16, triton.next_power_of_2(block))
+    row = max(16, triton.next_power_of_2(d)) * itemsize  # bytes
+    rows = max(width, ROWS if row <= 256 else 64)
+    if itemsize > 2:  # products without tensor cores
+        rows = max(width, 32)
+    return width, rows // width, max(0, min(3, (MEMORY - rows * row) // (width * row)))
 
 
 def block_mass(
@@ -41,8 +54,7 @@ def _block_mass(q: Tensor, k: Tensor, lse: Tensor, block: int, scale: float, key
     (B, h, T, d), S = q.shape, k.shape[2]
     P, N = triton.cdiv(T, block), triton.cdiv(S, block)
     mass = q.new_zeros(B, h, P, N, dtype=torch.float32)
-    width = max(16, triton.next_power_of_2(block))
-    per_program = ROWS // width
+    width, per_program, stages = _tiles(block, d, q.element_size())
     _kernel[(triton.cdiv(P, per_program), h, B)](
         q,
         k,
@@ -64,7 +76,7 @@ def _block_mass(q: Tensor, k: Tensor, lse: Tensor, block: int, scale: float, key
         D_WIDTH=max(16, triton.next_power_of_2(d)),
         PADDED=key_lengths is not None,
         num_warps=8 if d > 64 else 4,
-        num_stages=2 if d > 128 else 3,
+        num_stages=stages,
     )
     return mass
 

@@ -32,7 +32,7 @@ def backward(
 ) -> Tensor | None:
     """Writes dq, dk, dv (B, h, N, d) of one branch; gives LePE's gradients (h, 10, d): nine taps and the bias."""
     B, h, _, d = q.shape
-    options = meta(branch, size, d)
+    options = meta(branch, size, d, q.element_size())
     grid = (h, branch.rows * branch.columns * options["TILES"], B)
     strides = (*grad.stride(), *q.stride(), *k.stride(), *v.stride(), *lse.stride(), *dq.stride())  # all d* lie alike
     delta = lse if options["TILES"] == 1 else lse.new_empty(lse.shape).as_strided(lse.shape, lse.stride())

@@ -32,7 +32,7 @@ def forward(
 ) -> None:
     """Writes the heads of one branch into y (B, h, N, d) and lse (B, h, N); weight (h * d, 9), bias (h * d,)."""
     B, h, _, d = q.shape
-    options = meta(branch, size, d)
+    options = meta(branch, size, d, q.element_size())
     _forward[(h, branch.rows * branch.columns * options["TILES"], B)](
         q,
         k,

@@ -11,16 +11,21 @@ from torch import Tensor
 from kernels.stripe_attention._stripes import Branch
 
 
-def tile(pixels: int, d: int) -> int:
-    """Pixels of a tile: a whole stripe where it is small, as then nothing is loaded or computed twice."""
-    width = max(16, triton.next_power_of_2(pixels))
-    return width if width <= (128 if d <= 64 else 64) else 64
+def tile(pixels: int, d_width: int, itemsize: int) -> int:
+    """Pixels of a tile: a whole stripe where it is small, as then nothing is loaded or computed twice.
+
+    The limits keep four tiles and the scores in an SM; float32 products, which tensor cores do not do, need most.
+    """
+    limit = 32 if itemsize > 2 or d_width > 128 else 64 if d_width > 64 else 128
+    whole = max(16, triton.next_power_of_2(pixels))
+    return whole if whole <= limit else min(limit, 64)
 
 
-def meta(branch: Branch, size: tuple[int, int], d: int) -> dict[str, int]:
+def meta(branch: Branch, size: tuple[int, int], d: int, itemsize: int) -> dict[str, int]:
     """Arguments of every kernel but its tensors, strides and scale."""
     pixels = branch.height * branch.width
-    block = tile(pixels, d)
+    d_width = max(16, triton.next_power_of_2(d))
+    block = tile(pixels, d_width, itemsize)
     return {
         "H": size[0],
         "W": size[1],
@@ -32,8 +37,9 @@ def meta(branch: Branch, size: tuple[int, int], d: int) -> dict[str, int]:
         "TILES": triton.cdiv(pixels, block),
         "BLOCK": block,
         "D": d,
-        "D_WIDTH": max(16, triton.next_power_of_2(d)),
-        "num_warps": 8 if block * d > 64 * 64 else 4,
+        "D_WIDTH": d_width,
+        "num_warps": 8 if block > 64 or d_width > 64 else 4,
+        "num_stages": 2 if itemsize > 2 or d_width > 64 else 3,
     }
 
 

@@ -17,7 +17,18 @@ REQUIRES = gpu.REQUIRES
 supports = gpu.runs
 
 
-def fits(q: Tensor, *args: Tensor, **options) -> str:
+def fits(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    size: tuple[int, int],
+    stripe: int,
+    lepe_weight: Tensor | None = None,
+    lepe_bias: Tensor | None = None,
+    pad: bool = False,
+    scale: float | None = None,
+) -> str:
     return f"head dimension {q.shape[-1]} (at most 256)" if q.shape[-1] > 256 else ""
 
 

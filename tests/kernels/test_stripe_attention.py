@@ -19,12 +19,12 @@ SHAPES = {  # B, h, H, W, d, stripe, pad
     "stripes_of_one_pixel": (2, 2, 2, 3, 4, 1, False),
     "stripes_of_two": (1, 4, 4, 2, 8, 2, False),
     "odd_width": (1, 2, 6, 9, 5, 3, False),
-    "the_whole_map_by_three_heads": (2, 3, 7, 7, 8, 7, False),
+    "the_whole_map_by_three_heads": (1, 3, 5, 7, 8, 7, False),
     "wider_than_high": (1, 2, 3, 6, 4, 3, False),
     "padded": (2, 2, 4, 5, 4, 3, True),
     "padded_on_one_side": (1, 2, 2, 5, 4, 4, True),
     "several_tiles_a_stripe": (1, 2, 33, 2, 16, 4, True),
-    "tiles_without_tokens_to_spare": (1, 1, 12, 16, 32, 16, False),
+    "tiles_without_tokens_to_spare": (1, 1, 8, 8, 32, 8, False),
 }
 
 
