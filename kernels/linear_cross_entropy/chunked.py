@@ -53,10 +53,13 @@ def linear_cross_entropy(
 
 def _keeps_logits(x: Tensor, weight: Tensor, with_gradients: bool, reduction: str) -> bool:
     """Whether the logits are so few that torch's cross-entropy on all of them is faster: measured on one core."""
-    logits = x.shape[0] * weight.shape[0]
-    if with_gradients and reduction == "none" and x.shape[1] >= 192:  # a second product for the logits costs more
-        return x.is_cpu and logits <= 2**25
-    return x.is_cpu and logits <= (2**20 if with_gradients else 2**21)
+    if not with_gradients:
+        limit = 2**21
+    elif reduction == "none":  # backward would compute the logits again
+        limit = 2**25 if x.shape[1] >= 192 else 2**22
+    else:
+        limit = 2**20
+    return x.is_cpu and x.shape[0] * weight.shape[0] <= limit
 
 
 class _Sum(torch.autograd.Function):
