@@ -1,4 +1,4 @@
-"""The causal convolution by FFT; short kernels by torch's conv1d, and those of two or three taps as as many products.
+"""The causal convolution by FFT; short kernels by torch's conv1d, and those of at most four taps as as many products.
 
 The transforms are long enough that nothing wraps around, and of a length with small factors.
 """
@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 NAME = "torch"
 PRIORITY = 10
 REQUIRES = "a floating-point dtype"
-PRODUCTS, DIRECT = 3, 16  # the most taps that are multiplied one by one, and that conv1d takes
+PRODUCTS, DIRECT = 4, 16  # the most taps that are multiplied one by one, and that conv1d takes
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:
@@ -20,14 +20,16 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
 
 def causal_conv(u: Tensor, kernel: Tensor) -> Tensor:
     dtype = torch.promote_types(u.dtype, torch.float32)
-    x, taps = u.to(dtype), kernel[:, : max(1, u.shape[1])].to(dtype)
-    with torch.autocast(u.device.type, enabled=False):
-        if taps.shape[1] <= PRODUCTS and len(taps) == u.shape[2]:
-            y = _Products.apply(x, taps)
-        elif taps.shape[1] <= DIRECT:
+    x, taps = u.to(dtype), kernel.to(dtype)
+    if taps.shape[1] > u.shape[1]:
+        taps = taps[:, : max(1, u.shape[1])]
+    if taps.shape[1] <= PRODUCTS and len(taps) == u.shape[2]:
+        y = _Products.apply(x, taps)
+    elif taps.shape[1] <= DIRECT:
+        with torch.autocast(u.device.type, enabled=False):
             y = F.conv1d(F.pad(x.mT, (taps.shape[1] - 1, 0)), taps.flip(1)[:, None], groups=u.shape[2]).mT
-        else:
-            y = _by_fft(x, taps)
+    else:
+        y = _by_fft(x, taps)
     return y.to(u.dtype)
 
 
@@ -40,8 +42,18 @@ def _by_fft(u: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _good_length(least: int) -> int:
-    """The smallest 2^a, 3 2^a or 5 2^a that is not below `least`."""
-    return min(factor << max(0, (-(-least // factor) - 1).bit_length()) for factor in (1, 3, 5))
+    """The smallest even number from `least` on without a prime factor above 7."""
+    length = least + least % 2
+    while not _smooth(length):
+        length += 2
+    return length
+
+
+def _smooth(number: int) -> bool:
+    for factor in (2, 3, 5, 7):
+        while number % factor == 0:
+            number //= factor
+    return number == 1
 
 
 class _Products(torch.autograd.Function):

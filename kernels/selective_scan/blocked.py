@@ -1,7 +1,7 @@
 """The selective scan in few, large torch operations, with its own backward.
 
 Tokens are taken in blocks, one after the other, so that the states in memory stay few: forward keeps only the state at
-the start of each block and backward computes the others again (unless one block is all there is). Within a block of W
+the start of each block and backward computes the others again (unless all together are small). Within a block of W
 tokens the recurrence takes W steps or, where a step is too small to be worth a call, is cut into pieces that advance
 together: first each piece's last state from zero, then the carries from piece to piece, then all states. Decays are
 only ever products of exp(delta A) <= 1, so that long sequences neither overflow nor divide by zero.
@@ -21,7 +21,8 @@ NAME = "torch"
 PRIORITY = 10
 REQUIRES = "a floating-point dtype"
 
-BLOCK = {"cpu": 2**20, "cuda": 2**27}  # state elements of a block
+BLOCK = {"cpu": 2**18, "cuda": 2**27}  # state elements of a block; on a CPU a few blocks fit a second-level cache
+KEEP = {"cpu": 2**22, "cuda": 2**27}  # state elements of a call up to which backward finds them in memory
 STEP = {"cpu": 2**13, "cuda": 2**19}  # state elements of a step above which cutting into pieces does not pay
 
 
@@ -49,27 +50,31 @@ class _Scan(torch.autograd.Function):
     def forward(ctx, u, delta, A, B, C):
         A = A.t().contiguous()
         w = delta * u
-        spans = _spans(u, A)
-        y, starts, carry = torch.empty_like(u), [], None
-        for span in spans:
+        kept = u.numel() * A.shape[0] <= KEEP.get(u.device.type, KEEP["cuda"])
+        y, starts, states, carry = torch.empty_like(u), [], [], None
+        for span in _spans(u, A):
             a, s = _states(delta[:, span], w[:, span], A, B[:, span], carry)
             _sum_n(s, C[:, span, :, None], out=y[:, span])
             starts.append(carry)
-            carry = s[:, -1].clone()
-        ctx.spans, ctx.kept = spans, len(spans) == 1
-        ctx.save_for_backward(u, delta, A, B, C, w, *((a, s) if ctx.kept else starts))
+            states += (a, s) if kept else ()
+            carry = s[:, -1] if kept else s[:, -1].clone()  # a view would keep all of s
+        ctx.blocks = len(starts)
+        ctx.save_for_backward(u, delta, A, B, C, w, *starts, *states)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gy):
         u, delta, A, B, C, w, *rest = ctx.saved_tensors
-        starts = [None] if ctx.kept else rest
+        spans, starts, kept = _spans(u, A), rest[: ctx.blocks], rest[ctx.blocks :]
         g_w, g_delta, g_B, g_C = (torch.empty_like(x) for x in (w, delta, B, C))
         g_A, carry = torch.zeros_like(A), None
-        for span, start in zip(reversed(ctx.spans), reversed(starts), strict=True):
-            gy_ = gy[:, span, None]
-            a, s = rest if ctx.kept else _states(delta[:, span], w[:, span], A, B[:, span], start)
+        for i in reversed(range(ctx.blocks)):
+            span, start, gy_ = spans[i], starts[i], gy[:, spans[i], None]
+            if kept:
+                a, s = kept[2 * i : 2 * i + 2]
+            else:
+                a, s = _states(delta[:, span], w[:, span], A, B[:, span], start)
             x = s * gy_
             torch.sum(x, -1, out=g_C[:, span])
             g = torch.mul(gy_, C[:, span, :, None], out=x)  # the gradient of s_t, so far from y_t alone

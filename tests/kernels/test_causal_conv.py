@@ -19,6 +19,7 @@ SHAPES = {  # B, T, G, C, L
     "one_tap": (2, 5, 3, 3, 1),
     "mamba": (2, 11, 5, 5, 2),
     "three_taps": (1, 9, 4, 4, 3),
+    "five_taps": (1, 9, 4, 4, 5),
     "few_taps_of_shared_channels": (2, 9, 2, 6, 4),
     "mossformer": (1, 37, 2, 2, 17),
     "whole_blocks": (2, 32, 1, 1, 32),
@@ -120,7 +121,7 @@ def test_it_is_float32_under_autocast(L):
 
 def test_transforms_have_lengths_of_small_factors():
     good = importlib.import_module("kernels.causal_conv.fft")._good_length
-    assert [good(n) for n in (1, 2, 7, 9, 11, 17, 129, 255, 1567)] == [1, 2, 8, 10, 12, 20, 160, 256, 2048]
+    assert [good(n) for n in (1, 2, 7, 11, 17, 22, 255, 1567)] == [2, 2, 8, 12, 18, 24, 256, 1568]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

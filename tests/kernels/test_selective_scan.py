@@ -54,10 +54,12 @@ def test_torch_equals_reference_in_outputs_and_all_gradients(shape):
 
 
 @pytest.mark.parametrize("piecewise", [False, True], ids=["steps", "pieces"])
+@pytest.mark.parametrize("kept", [False, True], ids=["computed_again", "kept"])
 @pytest.mark.parametrize("width", [1, 7, 40], ids=lambda width: f"blocks_of_{width}")
-def test_blocks_of_any_width_give_the_same(width, piecewise, monkeypatch):
+def test_blocks_of_any_width_give_the_same(width, kept, piecewise, monkeypatch):
     B, T, C, n = 2, 101, 3, 2
     monkeypatch.setitem(blocked.BLOCK, "cpu", width * B * C * n)
+    monkeypatch.setitem(blocked.KEEP, "cpu", 2**20 if kept else 0)
     monkeypatch.setitem(blocked.STEP, "cpu", 2**13 if piecewise else 0)
     inputs = tensors(B, T, C, n)
     assert_same(outputs_and_gradients("torch", inputs), outputs_and_gradients("reference", inputs))
