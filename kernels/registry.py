@@ -148,7 +148,8 @@ def call(op: str, *args: Any, **options: Any) -> Any:
     asked for by name (with `strict`: an error).
     """
     lead = args[0]
-    backend = _loaded[op][resolve(op, lead.device.type, lead.dtype)]
+    name = resolve(op, lead.device.type, lead.dtype)
+    backend = _loaded[op][name]
     if backend.fits is not None and (reason := backend.fits(*args, **options)):
         backend = _stand_in(op, backend, reason, args, options)
     if (_measure or (_measure is None and lead.is_cuda)) and not torch.compiler.is_compiling():

@@ -1,8 +1,9 @@
 """How `auto` knows: each backend is checked against the reference once; on a GPU the rest are timed on a call like it.
 
 Both answers are kept per machine in `$XDG_CACHE_HOME/runner/kernels.json` (or ~/.cache), under the device, the versions
-of torch and triton and the op's own code, so that a choice is made once and stays: the same command picks the same
-kernels. Backends are compared forward and backward, as the call asks for gradients or not.
+of torch and triton and the code of this package, so that a choice is made once and stays: the same command picks the
+same kernels. A check that raises an error (of memory, say) is made again by the next process. Backends are timed
+forward and backward, as the call asks for gradients or not.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-2, torc
 WARMUP, REPEATS = 2, 5
 
 _known: dict[str, Any] | None = None
+_passing: dict[str, Any] = {}  # answers that only this process goes by
 
 
 def cache_file() -> Path:
@@ -47,14 +49,14 @@ def passes(op: str, backend: str, function: Callable, device: torch.device, dtyp
     key = f"check {signature(op, device)} {backend} {dtype}"
     answer = remembered(key)
     if answer is None:
-        answer = remember(key, check(op, function, device, dtype))
+        answer = remember(key, *check(op, function, device, dtype))
         if not answer:
             logger.warning(f"kernel.{op}={backend} fails its self-check on {device.type} with {dtype}: not used")
     return answer
 
 
-def check(op: str, function: Callable, device: torch.device, dtype: torch.dtype) -> bool:
-    """Runs the CHECK case by `function` and, in float64, by the reference."""
+def check(op: str, function: Callable, device: torch.device, dtype: torch.dtype) -> tuple[bool, bool]:
+    """Runs the CHECK case by `function` and, in float64, by the reference: (whether they agree, whether both ran)."""
     reference = getattr(importlib.import_module(f"kernels.{op}.reference"), op)
     try:
         with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
@@ -63,13 +65,14 @@ def check(op: str, function: Callable, device: torch.device, dtype: torch.dtype)
             exact = cases.outputs_and_gradients(reference, *cases.detached(args, options, torch.float64))
     except Exception as error:  # whatever a kernel that does not work here raises
         logger.debug(f"self-check of {op}: {error}")
-        return False
+        return False, False
     ours, exact = ([y.detach() for y in results] for results in (ours, exact))
-    return len(ours) == len(exact) and all(
+    agree = len(ours) == len(exact) and all(
         bool(torch.isfinite(mine).equal(torch.isfinite(true)))
         and bool((mine.double() - true).nan_to_num(0, 0, 0).abs().max() <= TOLERANCE[dtype] * (1e-3 + finite_max(true)))
         for mine, true in zip(ours, exact, strict=True)
     )
+    return agree, True
 
 
 def finite_max(x: Tensor) -> float:
@@ -132,19 +135,28 @@ def shape_of(args: tuple, options: dict[str, Any]) -> str:
     return ", ".join([*(words(value) for value in args), *named])
 
 
-@cache
 def signature(op: str, device: torch.device) -> str:
-    """The device, the versions and the op's code: what an answer holds for."""
+    """The op, the device, the versions and the code: what an answer holds for."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    try:
-        triton = version("triton")
-    except PackageNotFoundError:
-        triton = "none"
-    here = Path(__file__).parent
+    return f"{op} {code()} {name} torch {torch.__version__} triton {triton_version()}"
+
+
+@cache
+def code() -> str:
+    """Eight hex digits of this package's files: ops use each other."""
     digest = hashlib.sha256()
-    for path in (*sorted((here / op).glob("*.py")), here / "gpu.py"):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
-    return f"{op} {digest.hexdigest()[:8]} {name} torch {torch.__version__} triton {triton}"
+    return digest.hexdigest()[:8]
+
+
+@cache
+def triton_version() -> str:
+    """Or `none`."""
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return "none"
 
 
 def remembered(key: str) -> Any:
@@ -155,12 +167,15 @@ def remembered(key: str) -> Any:
             _known = json.loads(cache_file().read_text())
         except (OSError, ValueError):
             _known = {}
-    return _known.get(key)
+    return _passing.get(key, _known.get(key))
 
 
-def remember(key: str, answer: Any) -> Any:
+def remember(key: str, answer: Any, lasting: bool = True) -> Any:
     """Keeps an answer, for this process at least; what others have written meanwhile stays."""
     global _known
+    if not lasting:
+        _passing[key] = answer
+        return answer
     path, mine = cache_file(), (_known or {}) | {key: answer}
     _known = None
     remembered(key)  # reads the file anew

@@ -79,7 +79,7 @@ def test_a_whole_model_is_timed_by_kernel_and_batch(runner, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("bench.what=atention", "bench.what=atention: no such op; did you mean attention?"),
+        ("bench.what=atention", "bench.what=atention: no such op; did you mean attention"),
         ("bench.shapes=huge", "bench.shapes=huge:"),
         ("bench.dtype=float8", "bench.dtype=float8:"),
         ("bench.repeats=0", "bench.repeats=0: expected a whole number, 1 or more"),

@@ -59,6 +59,13 @@ def test_a_call_runs_the_chosen_backend(monkeypatch):
     assert calls[0]["causal"] is True
 
 
+def test_the_first_call_of_an_op_finds_its_backends(monkeypatch):
+    monkeypatch.setattr(registry, "_loaded", {})
+    registry.backends.cache_clear()
+    x = torch.randn(1, 2, 3, 4)
+    assert kernels.attention(x, x, x).shape == x.shape
+
+
 def test_triton_without_a_gpu_falls_back_to_torch_with_one_warning(caplog, without_triton):
     kernels.configure({"attention": "triton"})
     x = torch.randn(1, 1, 2, 4)

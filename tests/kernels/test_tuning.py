@@ -15,6 +15,7 @@ def own_cache(tmp_path, monkeypatch):
     """No answers of before, none left behind."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(tuning, "_known", None)
+    monkeypatch.setattr(tuning, "_passing", {})
     monkeypatch.setattr(registry, "_fastest", {})
     kernels.configure({})
     yield
@@ -65,6 +66,15 @@ def test_a_right_one_is_chosen_and_checked_once_per_machine(monkeypatch):
     monkeypatch.setattr(tuning, "_known", None)  # as a later process would begin
     kernels.configure({})
     assert kernels.choices("cpu")["attention"] == "eager" and not calls
+
+
+def test_a_check_that_raises_is_made_again_by_the_next_process(monkeypatch):
+    def broken(q, k, v, **options):
+        raise torch.OutOfMemoryError("just now")
+
+    stand_in(monkeypatch, broken)
+    assert kernels.choices("cpu")["attention"] == "torch"
+    assert not [key for key in answers() if " eager " in key]
 
 
 def test_measuring_takes_the_faster_one_logs_it_once_and_remembers_it(monkeypatch, caplog):
