@@ -61,7 +61,7 @@ def _by_blocks(u: Tensor, kernel: Tensor, reverse: bool) -> Tensor:
     blocks = triton.cdiv(T, TILE)
     width = max(16, min(TILE, triton.next_power_of_2(B * blocks)))
     grid = C, triton.cdiv(B * blocks, width)
-    toeplitz[grid](u, kernel, out, B, T, L, C // G, blocks, REVERSE=reverse, TILE=TILE, WIDTH=width)
+    toeplitz[grid](u, kernel, out, B, T, L, C // G, blocks, REVERSE=reverse, TILE=TILE, WIDTH=width, num_warps=8)
     return out
 
 

@@ -21,7 +21,7 @@ from kernels.linear_attention._kernels import attend, attend_backward, exclusive
 PRIORITY = 20
 REQUIRES = gpu.REQUIRES
 SPAN = 1024  # keys that one program sums where all go into one state
-CHUNK = 16 if gpu.INTERPRETED.value else 64
+CHUNK = {torch.float32: 32, torch.bfloat16: 64, torch.float16: 64}  # tokens; and the widest block of features
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:
@@ -32,12 +32,10 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, n
     return _forward(q, k, v, causal, normalize)[0]
 
 
-def _block(size: int) -> int:
-    return max(16, min(CHUNK, triton.next_power_of_2(size)))
-
-
-def _blocks(m: int, e: int) -> dict[str, int]:
-    return {"CHUNK": CHUNK, "BLOCK_M": _block(m), "BLOCK_E": _block(e)}
+def _blocks(x: Tensor, m: int, e: int) -> dict[str, int]:
+    chunk = 16 if gpu.INTERPRETED else CHUNK[x.dtype]
+    block_m, block_e = (max(16, min(chunk, triton.next_power_of_2(size))) for size in (m, e))
+    return {"CHUNK": chunk, "BLOCK_M": block_m, "BLOCK_E": block_e, "num_warps": chunk // 8}
 
 
 def _precision(x: Tensor) -> str:
@@ -47,11 +45,11 @@ def _precision(x: Tensor) -> str:
 def _states(x: Tensor, y: Tensor, row: Tensor | None, causal: bool, reverse: bool = False) -> tuple[Tensor, Tensor]:
     """(sums of x^T y, sums of x weighted by `row` if any): of all tokens, or of those before (after) each chunk."""
     (N, T, m), e = x.shape, y.shape[-1]
-    span = CHUNK if causal else SPAN
+    blocks = _blocks(x, m, e)
+    span = blocks["CHUNK"] if causal else SPAN
     chunks = triton.cdiv(T, span)
     sums = x.new_empty(N, chunks, m, e, dtype=torch.float32)
     vectors = x.new_empty(N, chunks, m, dtype=torch.float32)
-    blocks = _blocks(m, e)
     grid = N, chunks, triton.cdiv(m, blocks["BLOCK_M"]) * triton.cdiv(e, blocks["BLOCK_E"])
     states[grid](x, y, row, sums, vectors, T, m, e, span, WEIGHTED=row is not None, **blocks)
     if not causal:
@@ -74,8 +72,8 @@ def _attend(
 ) -> None:
     """Writes out_i = sum_j (x_i . y_j) w_j; where `total` is given, that too, and divides by it."""
     (N, T, m), e = x.shape, w.shape[-1]
-    blocks = _blocks(m, e)
-    attend[N, triton.cdiv(T, CHUNK), triton.cdiv(e, blocks["BLOCK_E"])](
+    blocks = _blocks(x, m, e)
+    attend[N, triton.cdiv(T, blocks["CHUNK"]), triton.cdiv(e, blocks["BLOCK_E"])](
         x, y, w, *state, total, out, T, m, e, state[0].shape[1],
         NORMALIZE=total is not None, CAUSAL=causal, REVERSE=reverse, PRECISION=_precision(x), **blocks,
     )  # fmt: skip
@@ -94,8 +92,8 @@ def _attend_backward(
 ) -> None:
     """Writes out_i = sum_j (x_i . y_j - row) w_j, over `total` if given; `row` is the query's (i, or j in reverse)."""
     (N, T, e), m = x.shape, w.shape[-1]
-    blocks = _blocks(m, e)
-    attend_backward[N, triton.cdiv(T, CHUNK), triton.cdiv(m, blocks["BLOCK_M"])](
+    blocks = _blocks(x, m, e)
+    attend_backward[N, triton.cdiv(T, blocks["CHUNK"]), triton.cdiv(m, blocks["BLOCK_M"])](
         x, y, w, *state, row, total, out, T, m, e, state[0].shape[1],
         NORMALIZE=row is not None, CAUSAL=causal, REVERSE=reverse, PRECISION=_precision(x), **blocks,
     )  # fmt: skip

@@ -40,10 +40,10 @@ def selective_scan(
 def _blocks(channels: int, n: int) -> tuple[int, int, int]:
     """(BLOCK_C, BLOCK_N, warps): at most 512 states in a program, two per thread."""
     states = triton.next_power_of_2(n)
-    block = min(64, max(1, 512 // states), triton.next_power_of_2(channels))
+    block = min(32, max(1, 512 // states), triton.next_power_of_2(channels))
     if gpu.INTERPRETED:
         block = min(block, 4)
-    return block, states, min(8, max(1, block * states // 64))
+    return block, states, min(8, max(2, block * states // 64))
 
 
 @triton.jit
