@@ -15,7 +15,7 @@ Shapes: B batch, h heads, T queries, S keys, d head dimension; masks are (B or 1
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +71,11 @@ class CostModel:
     def pays(self, keep: Tensor, shape: Sequence[int]) -> bool:
         """Whether the sparse call is faster for sure: by the margin, with the fit's error against it both times."""
         return self.seconds(keep, shape) < self._limit(shape)
+
+    def cheapest(self, patterns: Mapping[str, Tensor], shape: Sequence[int]) -> str | None:
+        """The name of the pattern (of blocks to keep) that takes least; None = dense, where none of them pays."""
+        seconds = {name: self.seconds(keep, shape) for name, keep in patterns.items() if self.pays(keep, shape)}
+        return min(seconds, key=seconds.__getitem__, default=None)
 
     def crossover(self, shape: Sequence[int]) -> float:
         """The density (share of blocks kept) up to which leaving blocks out pays: 0 = never, 1 = always."""

@@ -4,11 +4,11 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from compare import LOW_PRECISION, agrees, compiles, random
 from torch.testing import assert_close
 
 import kernels
 from kernels.block_mass import block_mass, head_sparsity, keep_blocks, recall
-from tests.kernels.compare import LOW_PRECISION, agrees, compiles, random
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]

@@ -5,10 +5,10 @@ import importlib
 import pytest
 import torch
 import torch.nn.functional as F
+from compare import DEVICE, LOW_PRECISION, agrees, compiles, random, run
 from torch.testing import assert_close
 
 from kernels.causal_conv import causal_conv
-from tests.kernels.compare import DEVICE, LOW_PRECISION, agrees, compiles, random, run
 
 pytest.importorskip("triton")
 

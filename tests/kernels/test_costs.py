@@ -1,14 +1,11 @@
 """The cost model against made-up clocks, whose answer is known, and once on the machine itself."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
+from compare import DEVICE
 
 import kernels
-from kernels.attention import attention
-from kernels.costs import CostModel, fastest, fit, kept_blocks, load, random_keep, timer
-from tests.kernels.compare import DEVICE
+from kernels.costs import CostModel, fit, kept_blocks, load, random_keep, timer
 
 DENSE = (1e-5, 1e-13)
 SPARSE = (3e-5, 4e-8, 1e-7)
@@ -68,6 +65,13 @@ def test_the_crossover_is_where_paying_ends():
     assert cheap.crossover(LONG) == 1.0
 
 
+def test_the_cheapest_pattern_is_named_and_dense_where_none_pays():
+    model = fit(*WHERE, clock(), shapes=SHAPES)
+    patterns = {str(density): random_keep(LONG, 64, density) for density in (0.02, 0.05, 0.9)}
+    assert model.pays(patterns["0.05"], LONG) and model.cheapest(patterns, LONG) == "0.02"
+    assert model.cheapest({"0.9": patterns["0.9"]}, LONG) is None
+
+
 def test_a_larger_margin_is_more_careful():
     densities = [fit(*WHERE, clock(), shapes=SHAPES, margin=margin).crossover(LONG) for margin in (0.0, 0.2, 0.5)]
     assert densities[0] > densities[1] > densities[2]
@@ -103,30 +107,10 @@ def test_a_fit_that_cannot_be_is_refused():
         fit(*WHERE, clock(), shapes=SHAPES).pays(torch.ones(1, 1, 2, 2, dtype=torch.bool), SHAPES[0])
 
 
-def gathering(shape, keep, block=64):
-    """Times attention over gathered blocks of keys, for masks with as many blocks in every row."""
-    q, k, v = torch.randn(3, shape.batch * shape.heads, shape.queries // block, block, 64).unbind(0)
-    chosen = keep.flatten(0, 1).nonzero()[:, -1].view(*q.shape[:2], -1)
-    head = torch.arange(len(q))[:, None, None]
-    return fastest(
-        lambda: attention(q, k[head, chosen].flatten(2, 3), v[head, chosen].flatten(2, 3)), torch.device("cpu"), 2
-    )
-
-
 def test_the_device_at_hand_can_be_fitted():
     shapes = [(1, 2, tokens, tokens) for tokens in (128, 256, 512)]
-    if find_spec("kernels.block_sparse_attention"):
-        time = timer(DEVICE, torch.float32, 64, repeats=2)
-    else:  # a stand-in for the op
-
-        def time(shape, keep):
-            if keep is not None:
-                return gathering(shape, keep)
-            q, k, v = torch.randn(3, *shape[:3], 64).unbind(0)
-            return fastest(lambda: attention(q, k, v), q.device, 2)
-
     with kernels.using(attention="torch"):
-        model = fit(DEVICE, torch.float32, 64, time, shapes=shapes)
+        model = fit(DEVICE, torch.float32, 64, timer(DEVICE, torch.float32, 64, repeats=2), shapes=shapes)
     assert isinstance(model, CostModel)
     assert max(model.dense) > 0 and max(model.sparse) > 0
     assert 0 <= model.crossover((1, 2, 4096, 4096)) <= 1

@@ -4,12 +4,12 @@ import importlib.util
 
 import pytest
 import torch
+from compare import DEVICE, LOW_PRECISION, agrees, compiles, random
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
 from kernels.joint_local_global_attention import joint_local_global_attention
-from tests.kernels.compare import DEVICE, LOW_PRECISION, agrees, compiles, random
 
 OP = "joint_local_global_attention"
 TRITON = pytest.param(

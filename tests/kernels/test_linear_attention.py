@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 import torch
+from compare import DEVICE, LOW_PRECISION, agrees, compiles, random, run
 from torch.testing import assert_close
 
 from kernels.linear_attention import linear_attention
-from tests.kernels.compare import DEVICE, LOW_PRECISION, agrees, compiles, random, run
 
 pytest.importorskip("triton")
 

@@ -5,10 +5,10 @@ import importlib
 import pytest
 import torch
 import torch.nn.functional as F
+from compare import DEVICE, LOW_PRECISION, agrees, compiles
 from torch.testing import assert_close
 
 import kernels
-from tests.kernels.compare import DEVICE, LOW_PRECISION, agrees, compiles
 
 blocked = importlib.import_module("kernels.selective_scan.blocked")
 

@@ -5,12 +5,12 @@ from importlib.util import find_spec
 import pytest
 import torch
 import torch.nn.functional as F
+from compare import LOW_PRECISION, agrees, compiles, random
 from torch.testing import assert_close
 
 import kernels
 from kernels.attention import attention
 from kernels.stripe_attention import stripe_attention
-from tests.kernels.compare import LOW_PRECISION, agrees, compiles, random
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
