@@ -57,7 +57,8 @@ def time_op(op: str, shapes: str, device: torch.device, dtype: torch.dtype, want
             if right:
                 measure(row, backend.function, args, options, repeats)
             rows.append(row)
-        for name, rival in cases.of(op).BASELINES.items():
+        rivals = cases.of(op).BASELINES | ({"dense": case.dense} if case.dense else {})
+        for name, rival in rivals.items():
             row = Row(op, case.label, name, None)
             measure(row, rival, args, options, repeats)
             if row.forward_ms is not None:
