@@ -9,6 +9,7 @@ from rich.table import Table
 
 from engine.build import build_task, complete
 from engine.fit import model_facts
+from engine.flops import of_torch
 from engine.published import published
 from engine.run import Run
 
@@ -61,7 +62,7 @@ def activation_bytes(task: L.LightningModule, data: dict[str, Any]) -> int:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with of_torch(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         inputs = task.example_inputs(data, data["batch_size"], torch.device("meta"))
         model(*inputs)
     return sum(kept.values())

@@ -1,6 +1,7 @@
 """What one forward pass takes, counted on the meta device: no data, no memory, no arithmetic."""
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning as L
@@ -8,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
+from kernels.registry import ops
 
 
 def forward_cost(task: L.LightningModule, data: dict[str, Any], batch: int = 1) -> tuple[int, set[str]]:
@@ -19,6 +21,11 @@ def forward_cost(task: L.LightningModule, data: dict[str, Any], batch: int = 1) 
     model = copy.deepcopy(task.model).to("meta").eval()
     inputs = task.example_inputs(data, batch, torch.device("meta"))
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), kernels.using(attention="reference"), kernels.recording() as called, counter:
+    with torch.no_grad(), of_torch(attention="reference"), kernels.recording() as called, counter:
         model(*inputs)
     return counter.get_total_flops(), called
+
+
+def of_torch(**chosen: str) -> AbstractContextManager[None]:
+    """Within it torch computes all ops (or as `chosen`), whatever the config wants: Triton knows no meta tensors."""
+    return kernels.using(**dict.fromkeys(ops(), "auto") | chosen, strict=False)

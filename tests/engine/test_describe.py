@@ -71,3 +71,15 @@ def test_catalog_lists_every_preset_with_its_figures_and_claim(runner):
     assert {line.split()[0] for line in out.splitlines() if "task=ts_forecast" in line} == set(names)
     first = out.partition("\nitransformer/")[0]
     assert "mse 0.386, mae 0.405" in first and "claim: inverting helps" in first
+
+
+def test_a_strict_kernel_that_does_not_run_here_is_refused_in_one_line(runner, monkeypatch):
+    from kernels import registry
+
+    monkeypatch.delitem(registry.backends("selective_scan")[0], "triton", raising=False)
+    for mode in ("describe", "fit"):
+        outcome = runner(
+            f"mode={mode}", "model=s_mamba", "kernel.selective_scan=triton", "kernel.strict=true", "logger=none"
+        )
+        assert outcome.code == 2 and outcome.err.count("\n") == 1, outcome.err
+        assert "kernel.selective_scan=triton" in outcome.err and "kernel.strict=false" in outcome.err
