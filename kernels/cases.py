@@ -26,14 +26,12 @@ class Case:
         make: device, dtype -> (arguments, options) of the op.
         flops: floating-point operations of the forward pass that this case cannot do without.
         bytes: bytes of arguments and results of the forward pass in 16 bits, the least that must move.
-        dense: function of the same arguments that computes more than asked, the speed-up over which is of interest.
     """
 
     label: str
     make: Callable[[torch.device, torch.dtype], Arguments]
     flops: float = 0.0
     bytes: float = 0.0
-    dense: Callable[..., Any] | None = None
 
 
 def of(op: str) -> ModuleType:

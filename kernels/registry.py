@@ -163,7 +163,7 @@ def _measured(op: str, backend: Backend, args: tuple, options: Mapping) -> Backe
         return backend
     values = (*args, *options.values())
     parts = ((v.shape, v.dtype, v.requires_grad) if isinstance(v, torch.Tensor) else _hashable(v) for v in values)
-    key = (op, *options, torch.is_grad_enabled(), *parts)
+    key = (op, args[0].device.type, torch.is_grad_enabled(), *options, *parts)
     name = _fastest.get(key)
     if name is None:
         able = {b.name: b.function for b in _able(op, args, options) if b.name != "reference"}

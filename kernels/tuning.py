@@ -55,12 +55,14 @@ def passes(op: str, backend: str, function: Callable, device: torch.device, dtyp
     return answer
 
 
-def check(op: str, function: Callable, device: torch.device, dtype: torch.dtype) -> tuple[bool, bool]:
-    """Runs the CHECK case by `function` and, in float64, by the reference: (whether they agree, whether both ran)."""
+def check(
+    op: str, function: Callable, device: torch.device, dtype: torch.dtype, case: cases.Case | None = None
+) -> tuple[bool, bool]:
+    """Runs a case (CHECK) by `function` and, in float64, by the reference: (whether they agree, whether both ran)."""
     reference = getattr(importlib.import_module(f"kernels.{op}.reference"), op)
     try:
         with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
-            args, options = cases.of(op).CHECK.make(device, dtype)
+            args, options = (case or cases.of(op).CHECK).make(device, dtype)
             ours = cases.outputs_and_gradients(function, *cases.detached(args, options))
             exact = cases.outputs_and_gradients(reference, *cases.detached(args, options, torch.float64))
     except Exception as error:  # whatever a kernel that does not work here raises
@@ -82,24 +84,31 @@ def finite_max(x: Tensor) -> float:
 
 def fastest(op: str, candidates: dict[str, Callable], args: tuple, options: dict[str, Any]) -> str:
     """The name of the candidate that is fastest on a call like this one, remembered or timed now."""
-    key = f"time {signature(op, args[0].device)} {','.join(sorted(candidates))} {shape_of(args, options)}"
+    mode = "training" if torch.is_grad_enabled() else "forward"
+    key = f"time {signature(op, args[0].device)} {','.join(sorted(candidates))} {mode} {shape_of(args, options)}"
     answer = remembered(key)
     if answer is None:
         seconds = {name: time_of(function, args, options) for name, function in candidates.items()}
-        answer = remember(key, min(seconds, key=seconds.__getitem__))
+        answer = min(seconds, key=seconds.__getitem__)  # the first, the best by priority, where all fail
+        remember(key, answer, lasting=float("inf") not in seconds.values())  # memory may have been short
         each = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in sorted(seconds.items(), key=lambda item: item[1]))
         logger.info(f"kernel.{op}=auto takes {answer} for {shape_of(args, options)}: {each}")
     return answer
 
 
 def time_of(function: Callable, args: tuple, options: dict[str, Any], repeats: int = REPEATS) -> float:
-    """Median seconds of a call, with its backward pass where it asks for gradients; infinite where it fails."""
+    """Median seconds of a call, with its backward pass where that will come; infinite where it fails."""
     args, options = cases.detached(args, options)
     device = args[0].device
+    training = torch.is_grad_enabled()
+
+    def action() -> Any:
+        return cases.outputs_and_gradients(function, args, options) if training else function(*args, **options)
+
     times = []
     try:
         for turn in range(WARMUP + repeats):
-            seconds = timed(lambda: cases.outputs_and_gradients(function, args, options), device)
+            seconds = timed(action, device)
             if turn >= WARMUP:
                 times.append(seconds)
     except (RuntimeError, ValueError, NotImplementedError) as error:  # out of memory, a size it cannot do

@@ -54,6 +54,22 @@ def test_a_backend_that_is_wrong_gets_no_time(runner, tmp_path, small, monkeypat
     assert "NO" in outcome.out
 
 
+def test_a_backend_that_is_wrong_on_a_timed_shape_only_gets_no_time(runner, tmp_path, small, monkeypatch):
+    from kernels.attention import _cases
+
+    right = registry.backends("attention")[0]["torch"]
+
+    def wrong_when_long(q, *others, **options):
+        return right.function(q, *others, **options) * (2 if q.shape[2] > 40 else 1)
+
+    monkeypatch.setattr(_cases, "CPU", [_cases.case("long", 1, 1, 64, 8)])
+    backend = registry.Backend("torch", wrong_when_long, right.supports, "", 10)
+    monkeypatch.setitem(registry.backends("attention")[0], "torch", backend)
+    runner("mode=bench", "bench.what=attention", "bench.repeats=1", "trainer=cpu", f"output={tmp_path}/out")
+    wrong = next(row for row in rows(tmp_path / "out") if row["backend"] == "torch")
+    assert wrong["right"] is False and wrong["forward_ms"] is None
+
+
 def test_kernel_chooses_what_is_timed(runner, tmp_path, small):
     runner(
         "mode=bench",

@@ -112,7 +112,9 @@ def test_a_mask_that_does_not_fit_its_tokens_is_named():
 @pytest.mark.parametrize("text_first", [True, False])
 @pytest.mark.parametrize("text", [0, 5])
 def test_diagonal_is_a_band_of_blocks_and_text(text, text_first):
-    is_text = lambda n: (n < text) if text_first else (n >= 24 - text)  # noqa: E731
+    def is_text(n):
+        return (n < text) if text_first else (n >= 24 - text)
+
     expected = ((QUERY // 4 - KEY // 4).abs() < 2) | whole_blocks(is_text(QUERY) | is_text(KEY), 4)
     assert elements(patterns.diagonal(24, 4, 2, text, text_first)).equal(expected)
 

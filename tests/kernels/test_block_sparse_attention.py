@@ -144,8 +144,7 @@ def test_flex_equals_reference_in_outputs(name):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_compiles_as_one_graph():
     inputs, mask = case("odd_patterns")
-    call = lambda q, k, v: block_sparse_attention(q, k, v, mask)  # noqa: E731
-    compiles(OP, "flex", call, [x.detach() for x in inputs])
+    compiles(OP, "flex", lambda q, k, v: block_sparse_attention(q, k, v, mask), [x.detach() for x in inputs])
 
 
 @pytest.mark.parametrize("made_before", [True, False], ids=["lists_made_before", "lists_made_inside"])

@@ -140,3 +140,33 @@ def test_self_checks_draw_no_random_numbers():
     torch.manual_seed(3)
     kernels.choices("cpu")
     assert torch.rand(4).equal(expected)
+
+
+def test_without_gradients_only_the_forward_pass_is_timed_and_remembered_apart(monkeypatch):
+    calls = []
+
+    def counted(q, k, v, **options):
+        calls.append(torch.is_grad_enabled())
+        return registry.backends("attention")[0]["reference"].function(q, k, v, **options)
+
+    stand_in(monkeypatch, counted)
+    x = torch.randn(1, 2, 8, 4, requires_grad=True)
+    kernels.configure({"measure": True})
+    with torch.no_grad():
+        kernels.attention(x, x, x)
+    assert calls and not any(calls[1:])  # the first is the self-check
+    kernels.attention(x, x, x)
+    assert len([key for key in answers() if key.startswith("time ")]) == 2
+
+
+def test_a_timing_for_which_memory_was_short_is_not_kept(monkeypatch):
+    def large(q, k, v, **options):
+        if q.shape[2] > 100:
+            raise torch.OutOfMemoryError("just now")
+        return registry.backends("attention")[0]["reference"].function(q, k, v, **options)
+
+    stand_in(monkeypatch, large)
+    x = torch.randn(1, 2, 128, 4)
+    kernels.configure({"measure": True})
+    assert kernels.attention(x, x, x).shape == x.shape
+    assert not [key for key in answers() if key.startswith("time ")]
