@@ -12,6 +12,8 @@ from engine.bench.ops import Row
 
 COLUMNS = ("backend", "right", "fwd ms", "train ms", "MB", "rate", "of max", "speed-up")
 
+COLOURS = {"reference": "0.6", "torch": "C0", "triton": "C1", "flex": "C2"}
+
 
 def cells(row: Row, limits: Ceiling) -> list[str]:
     """A row as text, in the order of COLUMNS; of its two rates (1e9 a second) the one nearer to its limit."""
@@ -60,7 +62,7 @@ def markdown(rows: list[Row], limits: Ceiling) -> str:
 
 
 def draw(rows: list[Row], limits: Ceiling, path: Path) -> None:
-    """Bars of the training (or forward) time per shape and backend, an axis per op, on a log scale."""
+    """A point at each training (or forward) time, an axis per op. No bars: on a log scale lengths mean nothing."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -74,17 +76,21 @@ def draw(rows: list[Row], limits: Ceiling, path: Path) -> None:
     figure, axes = plt.subplots(
         len(groups), 1, figsize=(9, sum(heights)), squeeze=False, layout="constrained", height_ratios=heights
     )
-    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(row.backend for row in timed))}
     for axis, (what, some) in zip(axes[:, 0], groups, strict=True):
         labels = [f"{row.shape}  {row.backend}" for row in some]
         times = [row.training_ms or row.forward_ms for row in some]
-        bars = axis.barh(range(len(some)), times, color=[colours[row.backend] for row in some])
-        axis.bar_label(bars, [f"{t:.3g}" for t in times], padding=2, fontsize=7)
+        colours = [COLOURS.get(row.backend, "C3") if row.right else "white" for row in some]
+        axis.scatter(times, range(len(some)), c=colours, edgecolors="black", linewidths=0.6, zorder=2)
+        for place, time in enumerate(times):
+            axis.annotate(f"{time:.3g}", (time, place), (6, -2.5), textcoords="offset points", fontsize=7)
+        axis.grid(axis="x", which="both", alpha=0.25)
         axis.set_yticks(range(len(some)), labels, fontsize=7)
         axis.invert_yaxis()
         axis.set_xscale("log")
-        axis.margins(x=0.1)
+        axis.margins(x=0.12)
         axis.set_title(what, loc="left", fontsize=9)
-    axes[-1, 0].set_xlabel(f"ms, forward with backward where there is one ({limits.device})", fontsize=8)
+    axes[-1, 0].set_xlabel(
+        f"ms, forward with backward where there is one; white: public implementations ({limits.device})", fontsize=8
+    )
     figure.savefig(path, dpi=130)
     plt.close(figure)
