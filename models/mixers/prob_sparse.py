@@ -12,6 +12,7 @@ import logging
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import attention
@@ -45,7 +46,7 @@ class ProbSparse(Attention):
         seen = None
         if self.causal:
             seen = torch.arange(S, device=q.device) <= top[..., None]
-            rest = v.cumsum(dim=-2)
+            rest = running_sum(v)
         else:
             rest = v.mean(dim=-2, keepdim=True).expand(-1, -1, T, -1)
         chosen = q.gather(2, top[..., None].expand(-1, -1, -1, q.shape[-1]))
@@ -82,3 +83,15 @@ class ProbSparse(Attention):
         if not self.told:
             log.info(f"factor={self.factor} picks {count} queries and there are {tokens}: all of them attend")
             self.told = True
+
+
+def running_sum(x: Tensor) -> Tensor:
+    """x_1 + ... + x_t for every token t of (..., T, d), by doubling.
+
+    torch.cumsum is not deterministic on a GPU, where trainer.deterministic refuses it.
+    """
+    step = 1
+    while step < x.shape[-2]:
+        x = x + F.pad(x, (0, 0, step, -step))
+        step *= 2
+    return x

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from models.mixers.attention import Attention
-from models.mixers.prob_sparse import ProbSparse
+from models.mixers.prob_sparse import ProbSparse, running_sum
 
 D, T = 12, 40
 
@@ -118,6 +118,12 @@ def test_weights_applied_to_the_values_are_the_output():
     mixer, x = build(), tokens()
     y = mixer.weights(x) @ mixer._split(mixer.v(x))
     assert_close(mixer.o(y.transpose(1, 2).flatten(2)), mixer(x))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9])
+def test_the_running_sum_is_the_cumulative_sum(count):
+    x = tokens(count=count)
+    assert_close(running_sum(x), x.cumsum(-2))
 
 
 @pytest.mark.parametrize("factor", [0, -1, 1.5])
