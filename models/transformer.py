@@ -97,12 +97,9 @@ class Transformer(nn.Module):
         )
         self.decoder_norm = norm(d_model)
         self.project = nn.Linear(d_model, variates)
-        for mixers in (
-            [b.mixer for b in self.encoder],
-            [b.mixer for b in self.decoder],
-            [b.cross for b in self.decoder],
-        ):
-            share(mixers)
+        share(block.mixer for block in self.encoder)
+        share(block.mixer for block in self.decoder)
+        share(block.cross for block in self.decoder)
 
     def _encoder_block(self, length: int, dim: int, d_ff: int, mixer: Mixer, dropout: float) -> nn.Module:
         mixer = bind(mixer, length=length)

@@ -1,7 +1,11 @@
 """The decomposition as a method around any forecaster."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from models.itransformer import ITransformer
@@ -10,6 +14,7 @@ from models.methods.decomposition import Decomposition
 from models.naive import LastValue
 from models.transformer import Transformer
 
+CONFIG = Path(__file__).parents[2] / "conf" / "method" / "decomposition.yaml"
 L, H, N = 24, 6, 3
 SMALL = {"d_model": 16, "heads": 2, "d_ff": 32}
 FORECASTERS = {
@@ -51,6 +56,12 @@ def test_it_takes_as_many_variates_as_its_forecaster():
     free, tied = (Decomposition(L, H, 5).apply(FORECASTERS[name]()) for name in ("itransformer", "transformer"))
     assert free.any_variates and not tied.any_variates
     assert free(torch.zeros(2, L, 8)).shape == (2, H, 8)
+
+
+def test_its_config_takes_the_lengths_from_the_data():
+    config = OmegaConf.create({"data": {"lookback": 48, "horizon": H}, "method": OmegaConf.load(CONFIG)})
+    net = instantiate(config.method.decomposition).apply(LastValue(H))
+    assert net(torch.zeros(2, 48, N)).shape == (2, H, N)
 
 
 def test_it_adds_one_linear_map_of_parameters():
