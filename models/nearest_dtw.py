@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from models import checks
 
+NOTHING_NEAR = 1e30
+"""The distance to a class that has no training case."""
+
 
 class NearestDTW(nn.Module):
     """Minus the distance to the nearest training case of each class: (B, L, N), true lengths (B,) -> logits (B, C).
@@ -20,7 +23,7 @@ class NearestDTW(nn.Module):
     The class of the greatest logit is that of the nearest case. The softmax of distances is no calibrated probability.
 
     Args:
-        window: how far the warping may leave the diagonal, as a share of the length in (0, 1]; None: as far as it likes.
+        window: how far the warping may leave the diagonal, as a share of the length in (0, 1]; None: no limit.
 
     Raises:
         ValueError: a size is no whole number, a window outside (0, 1], or aeon is not installed.
@@ -58,8 +61,9 @@ class NearestDTW(nn.Module):
     def forward(self, x_BLN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         if x_BLN.is_meta:
             return x_BLN.new_empty(len(x_BLN), self.classes)
+        nearest = x_BLN.new_full((len(x_BLN), self.classes), NOTHING_NEAR)
         if not len(self.cases):
-            raise ValueError("model=knn_dtw has seen no training cases: they come before its first forward pass")
+            return -nearest
         from aeon.distances import dtw_pairwise_distance
 
         ends = torch.full((len(x_BLN),), x_BLN.shape[1]) if lengths_B is None else lengths_B
@@ -67,10 +71,9 @@ class NearestDTW(nn.Module):
         distances = dtw_pairwise_distance(
             cut(x_BLN, ends), cut(self.cases, self.lengths), window=self.window, n_jobs=threads
         )
-        nearest = x_BLN.new_full((len(x_BLN), self.classes), float("inf"))
         index = self.labels.expand(len(x_BLN), -1)
         distances = torch.from_numpy(distances).to(nearest)
-        return -nearest.scatter_reduce(1, index, distances, "amin").nan_to_num(posinf=1e30)
+        return -nearest.scatter_reduce(1, index, distances, "amin")
 
 
 def cut(x_BLN: Tensor, lengths_B: Tensor) -> np.ndarray | list[np.ndarray]:

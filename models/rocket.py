@@ -25,7 +25,7 @@ PENALTIES = np.logspace(-3, 3, 10)
 class Rocket(nn.Module):
     """Ridge decision values of the share of positive values and the maximum of K random convolutions.
 
-    (B, L, N), true lengths (B,) -> logits (B, C). The softmax of the decision values is no calibrated probability.
+    (B, L, N), true lengths (B,) -> logits (B, C), all 0 before `adopt`. Their softmax is no calibrated probability.
 
     Args:
         normalise: bring each variate of a case to zero mean and unit deviation over its true steps, as the authors do;
@@ -55,8 +55,8 @@ class Rocket(nn.Module):
         self.length, self.variates, self.classes, self.kernels, self.seed = length, variates, classes, kernels, seed
         for part in PARTS:
             self.register_buffer(part, torch.empty(0))
-        self.register_buffer("coefficients", torch.empty(classes, 0))
-        self.register_buffer("intercept", torch.empty(classes))
+        self.register_buffer("coefficients", torch.zeros(classes, 2 * kernels))
+        self.register_buffer("intercept", torch.zeros(classes))
 
     @property
     def discovery(self) -> dict[str, Any]:
@@ -89,10 +89,9 @@ class Rocket(nn.Module):
     def forward(self, x_BLN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         if x_BLN.is_meta:
             return x_BLN.new_empty(len(x_BLN), self.classes)
-        if not len(self.weights):
-            raise ValueError("model=rocket has seen no training cases: they come before its first forward pass")
         transform = self._transform()
-        transform.kernels = tuple(getattr(self, part).cpu().numpy() for part in PARTS)
+        if len(self.weights):
+            transform.kernels = tuple(getattr(self, part).cpu().numpy() for part in PARTS)
         features = torch.from_numpy(transform.transform(self._series(x_BLN.cpu(), lengths_B)))
         return nn.functional.linear(features.to(x_BLN.device), self.coefficients, self.intercept)
 
