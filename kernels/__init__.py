@@ -19,6 +19,7 @@ from kernels.registry import choices, configure, recording, using
 from kernels.selective_scan import selective_scan
 from kernels.sparse24_linear import sparse24_linear
 from kernels.stripe_attention import stripe_attention
+from kernels.subsequence_match import subsequence_match
 
 __all__ = [
     "BlockMask",
@@ -38,5 +39,6 @@ __all__ = [
     "selective_scan",
     "sparse24_linear",
     "stripe_attention",
+    "subsequence_match",
     "using",
 ]
