@@ -235,8 +235,7 @@ class VSFormer(nn.Module):
     def _given(self, mixer: nn.Module, spans_BG: Tensor) -> tuple[Tensor, ...]:
         """What the attention rule takes besides the tokens."""
         if isinstance(mixer, PriorAttention):
-            rows = F.normalize(self.prior, dim=1)
-            return rows @ rows.T, self.prior.amax(1)
+            return F.normalize(self.prior, dim=1), self.prior.amax(1)
         if isinstance(mixer, OverlapAttention):
             start, stop = spans_BG.unbind(-1)
             shared = torch.minimum(stop[:, :, None], stop[:, None]) - torch.maximum(start[:, :, None], start[:, None])

@@ -103,13 +103,14 @@ def test_at_the_start_attention_with_prior_is_plain_attention():
 def test_attention_with_prior_is_softmax_with_the_two_biases_of_a_head():
     torch.manual_seed(0)
     mixer, x = PriorAttention(8, heads=2), torch.randn(3, 5, 8)
-    alike, tells = torch.rand(5, 5), torch.rand(5)
+    rows, tells = F.normalize(torch.rand(5, 3), dim=1), torch.rand(5)
     mixer.alike.data, mixer.telling.data = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 3.0])
     q, k, v = (part(x).view(3, 5, 2, 4).transpose(1, 2) for part in (mixer.q, mixer.k, mixer.v))
-    scores = q @ k.mT / 2 + torch.stack((0.5 * alike + 2 * tells, -alike + 3 * tells))
+    cosine = F.cosine_similarity(rows[:, None], rows, dim=-1)
+    scores = q @ k.mT / 2 + torch.stack((0.5 * cosine + 2 * tells, -cosine + 3 * tells))
     weights = scores.softmax(-1)
-    assert_close(mixer.weights(x, alike, tells), weights)
-    assert_close(mixer(x, alike, tells), mixer.o((weights @ v).transpose(1, 2).flatten(2)))
+    assert_close(mixer.weights(x, rows, tells), weights)
+    assert_close(mixer(x, rows, tells), mixer.o((weights @ v).transpose(1, 2).flatten(2)))
 
 
 def test_attention_by_overlap_starts_as_the_average_and_is_a_softmax_of_weighted_softmax():
