@@ -34,6 +34,17 @@ class Tokens(NamedTuple):
     spans: Tensor  # (B, G, 2): first step and the one after the last, over L
 
 
+class Attribution(NamedTuple):
+    """What speaks for the class that is predicted, token by token."""
+
+    label: Tensor  # (B,): the class
+    score: Tensor  # (B, G): gradient of its logit x token, summed over the width
+    spans: Tensor  # (B, G, 2): first step and the one after the last
+    variate: Tensor  # (G,)
+    shape: Tensor  # (G,): whether it is a match, or the statistics of an interval
+    prior: Tensor  # (G, C)
+
+
 class Layer(nn.Module):
     """x = BN(x + mixer(x)); x = BN(x + ffn(x)): (B, G, D) -> (B, G, D). BN is over all tokens of the batch."""
 
@@ -181,7 +192,6 @@ class VSFormer(nn.Module):
                 )
             own.copy_(value)
 
-    @property
     def shapelets(self) -> list[Shapelet]:
         """Where the prototypes come from, in the order of the tokens; nominal before `adopt`."""
         origins, lengths, gains = self.origins.tolist(), self.prototype_lengths.tolist(), self.gains.tolist()
@@ -232,6 +242,23 @@ class VSFormer(nn.Module):
             h_BGD = layer(h_BGD, *self._given(layer.mixer, spans_BG))
         return self.head(self.dropout(F.gelu(h_BGD)).flatten(1))
 
+    def attributions(self, x_BLN: Tensor, lengths_B: Tensor | None = None) -> Attribution:
+        """Gradient x input of every token as it enters the encoder, in evaluation mode."""
+        training = self.training
+        self.eval()
+        tokens = self.features(x_BLN, lengths_B)
+        with torch.no_grad():
+            embedded = self.embed(tokens)
+        with torch.inference_mode(False), torch.enable_grad():
+            h_BGD = embedded.clone().requires_grad_()
+            logits = self.classify(h_BGD, tokens.spans.clone())
+            (gradient,) = torch.autograd.grad(logits.amax(1).sum(), h_BGD)
+        self.train(training)
+        score = (gradient * h_BGD).sum(-1).detach()
+        spans = (tokens.spans * self.length).round().long()
+        shape = torch.arange(score.shape[1], device=score.device) < len(self.prototypes)
+        return Attribution(logits.argmax(1), score, spans, self.variate, shape, self.prior)
+
     def _given(self, mixer: nn.Module, spans_BG: Tensor) -> tuple[Tensor, ...]:
         """What the attention rule takes besides the tokens."""
         if isinstance(mixer, PriorAttention):
@@ -249,33 +276,6 @@ class VSFormer(nn.Module):
         variates = [v for _ in range(self.classes) for v in range(self.variates) for _ in range(self.motifs)]
         rows = [(length, variate, 0, self.length) for length, variate in zip(lengths, variates, strict=True)]
         return torch.tensor(rows, dtype=torch.int64, device="cpu")
-
-
-class Attribution(NamedTuple):
-    """What speaks for the class that is predicted, token by token."""
-
-    label: Tensor  # (B,): the class
-    score: Tensor  # (B, G): gradient of its logit x token, summed over the width
-    spans: Tensor  # (B, G, 2): first step and the one after the last
-    variate: Tensor  # (G,)
-    shape: Tensor  # (G,): whether it is a match (or statistics of an interval)
-    prior: Tensor  # (G, C)
-
-
-def attributions(model: VSFormer, x_BLN: Tensor, lengths_B: Tensor | None = None) -> Attribution:
-    """Gradient x input of every token as it enters the encoder, in evaluation mode."""
-    training = model.training
-    model.eval()
-    tokens = model.features(x_BLN, lengths_B)
-    with torch.enable_grad():
-        h = model.embed(tokens).detach().requires_grad_()
-        logits = model.classify(h, tokens.spans)
-        (gradient,) = torch.autograd.grad(logits.amax(1).sum(), h)
-    model.train(training)
-    shape = torch.arange(h.shape[1], device=h.device) < len(model.prototypes)
-    spans = (tokens.spans * model.length).round().long()
-    score = (gradient * h).sum(-1).detach()
-    return Attribution(logits.argmax(1), score, spans, model.variate, shape, model.prior)
 
 
 def _sizes(lengths: Sequence[float], steps: int) -> tuple[int, ...]:

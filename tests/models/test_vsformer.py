@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from models.mixers.attention import Attention
 from models.mixers.prior_attention import OverlapAttention, PriorAttention
-from models.vsformer import VSFormer, attributions
+from models.vsformer import VSFormer
 
 SMALL = {"d_model": 16, "heads": 2, "d_ff": 24}
 
@@ -145,7 +145,7 @@ def test_a_case_that_holds_a_prototype_matches_it_where_it_stands():
     net, (x, lengths, _) = model(tokens="shape"), cases()
     spans = (net.features(x, lengths).spans * 20).round().long()
     matches = net.features(x, lengths).matches
-    for s, shapelet in enumerate(net.shapelets):
+    for s, shapelet in enumerate(net.shapelets()):
         assert spans[shapelet.case, s].tolist() == [shapelet.start, shapelet.end]
         assert_close(matches[shapelet.case, s], net.prototypes[s])
 
@@ -167,7 +167,7 @@ def test_a_checkpoint_restores_what_was_adopted():
     fresh = VSFormer(20, 2, 3, **SMALL)
     fresh.load_state_dict(net.state_dict())
     assert torch.equal(fresh.eval()(x, lengths), net(x, lengths))
-    assert fresh.shapelets == net.shapelets
+    assert fresh.shapelets() == net.shapelets()
 
 
 def test_what_was_discovered_with_other_settings_is_refused():
@@ -200,8 +200,10 @@ def test_logits_of_a_case_do_not_depend_on_its_batch_in_evaluation():
 
 def test_attributions_are_gradient_times_input_of_the_predicted_class():
     net, (x, lengths, _) = model().train(), cases(4)
-    told = attributions(net, x, lengths)
+    told = net.attributions(x, lengths)
     assert net.training
+    with torch.inference_mode():
+        assert torch.equal(net.attributions(x, lengths).score, told.score)
     net.eval()
     assert_close(told.label, net(x, lengths).argmax(1))
     tokens = net.features(x, lengths)
