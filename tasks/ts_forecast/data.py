@@ -202,7 +202,7 @@ class ForecastData(TaskData):
 def _check_noise(noise: float) -> None:
     if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
         raise ValueError(
-            f"data.input_noise={noise!r}: give a standard deviation in units of the scaled values, such as 0.1; 0 adds none"
+            f"data.input_noise={noise!r}: give a standard deviation in units of the scaled values, 0.1 for one, or 0"
         )
 
 
