@@ -7,14 +7,14 @@ from models import checks
 
 
 class FeedForward(nn.Module):
-    """Drop(W2 Drop(gelu(W1 x + b1)) + b2) on each token alone: (..., D) -> (..., D)."""
+    """Drop(W2 Drop(gelu(W1 x + b1)) + b2) on each token alone: (..., D) -> (..., D). bias: whether there are b1, b2."""
 
-    def __init__(self, dim: int, d_ff: int, dropout: float = 0.0):
+    def __init__(self, dim: int, d_ff: int, dropout: float = 0.0, bias: bool = True):
         super().__init__()
         checks.whole("d_ff", d_ff)
         checks.fraction("dropout", dropout)
-        self.up = nn.Linear(dim, d_ff)
-        self.down = nn.Linear(d_ff, dim)
+        self.up = nn.Linear(dim, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, dim, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
