@@ -52,12 +52,17 @@ def beside(path: Path) -> str:
 
 
 def load_weights(task: torch.nn.Module, contents: dict[str, Any], path: str | Path) -> None:
-    """Loads a checkpoint's weights.
+    """Loads a checkpoint's weights; a module with `take_shapes(state)` first takes the shapes found in its data.
 
     Raises:
         UserError: the checkpoint belongs to another model or another size of it; names the first difference.
     """
-    theirs, ours = contents["state_dict"], task.state_dict()
+    theirs = contents["state_dict"]
+    for place, module in task.named_modules():
+        if hasattr(module, "take_shapes"):
+            prefix = f"{place}."
+            module.take_shapes({k.removeprefix(prefix): v for k, v in theirs.items() if k.startswith(prefix)})
+    ours = task.state_dict()
     for name in sorted(theirs.keys() | ours.keys()):
         if name not in theirs or name not in ours:
             owner = "the checkpoint" if name in theirs else "this model"

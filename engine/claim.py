@@ -1,6 +1,7 @@
 """mode=claim: a preset against its baseline on the same seeds; does the paper's claim hold here?"""
 
 import json
+from itertools import product
 from statistics import mean, stdev
 from typing import Any
 
@@ -18,11 +19,12 @@ from engine.run import Run, log
 def claim(run: Run) -> float:
     """Runs both sides on every seed (a finished run is used again), prints and stores the verdict in claim.json.
 
-    The claim holds where the baseline's mean is worse than the preset's by at least `margin` of it; a negative margin
-    lets the preset be worse by that much.
+    The claim holds where the baseline's mean is worse than the preset's by at least `margin`: that share of it, or,
+    with `difference: absolute`, that much in the metric's units. A negative margin lets the preset be that much worse.
+    `over: {data.name: [A, B]}` runs both sides on every value (or combination) and compares the means over them.
 
     Returns:
-        The relative gap: how much worse the baseline is, as a fraction of the preset's metric.
+        The gap: how much worse the baseline is.
 
     Raises:
         UserError: the preset states no claim.
@@ -35,8 +37,8 @@ def claim(run: Run) -> float:
     scores: dict[str, list[float]] = {side: [] for side in sides}
     for seed in stated["seeds"]:
         for side, overrides in sides.items():
-            results = measured(run, [*overrides, f"seed={seed}"])
-            scores[side].append(results["metrics"][stated["metric"]])
+            parts = [measured(run, [*overrides, *place, f"seed={seed}"]) for place in places(stated.get("over") or {})]
+            scores[side].append(mean(results["metrics"][stated["metric"]] for results in parts))
     verdict = judge(scores["preset"], scores["baseline"], stated)
     if not run.leads:
         return verdict["gap"]
@@ -44,6 +46,11 @@ def claim(run: Run) -> float:
     (run.dir / "claim.json").write_text(json.dumps(verdict | {"claim": stated, "scores": scores}, indent=1) + "\n")
     show(run, stated, scores, verdict)
     return verdict["gap"]
+
+
+def places(over: dict[str, list[Any]]) -> list[list[str]]:
+    """Every combination of the values, as overrides; one without any where nothing is stated."""
+    return [[f"{key}={value}" for key, value in zip(over, values, strict=True)] for values in product(*over.values())]
 
 
 def measured(run: Run, overrides: list[str]) -> dict[str, Any]:
@@ -62,8 +69,9 @@ def measured(run: Run, overrides: list[str]) -> dict[str, Any]:
 def judge(ours: list[float], theirs: list[float], stated: dict[str, Any]) -> dict[str, Any]:
     """Gap, its spread over the seeds (each seed's pair compared), and whether the claim holds."""
     sign = 1 if stated["direction"] == "min" else -1
-    gap = sign * (mean(theirs) - mean(ours)) / abs(mean(ours))
-    pairs = [sign * (b - a) / abs(a) for a, b in zip(ours, theirs, strict=True)]
+    absolute = stated.get("difference", "relative") == "absolute"
+    gap = sign * (mean(theirs) - mean(ours)) / (1 if absolute else abs(mean(ours)))
+    pairs = [sign * (b - a) / (1 if absolute else abs(a)) for a, b in zip(ours, theirs, strict=True)]
     spread = stdev(pairs) if len(pairs) > 1 else 0.0
     margin = stated["margin"]
     return {"holds": gap >= margin, "gap": gap, "spread": spread, "seeds": len(pairs), "margin": margin}
@@ -79,7 +87,8 @@ def show(run: Run, stated: dict[str, Any], scores: dict[str, list[float]], verdi
         table.add_row(labels[side], f"{mean(values):.4f}", *(f"{value:.4f}" for value in values))
     console = Console()
     console.print(table)
-    gap, spread, margin = (f"{100 * verdict[key]:+.1f} %" for key in ("gap", "spread", "margin"))
+    form = "{:+.4f}" if stated.get("difference") == "absolute" else "{:+.1%}"
+    gap, spread, margin = (form.format(verdict[key]).replace("%", " %") for key in ("gap", "spread", "margin"))
     outcome = "holds" if verdict["holds"] else "does NOT hold"
     noise = "" if abs(verdict["gap"]) > verdict["spread"] else "; the gap is within the spread over seeds"
     console.print(

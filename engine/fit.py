@@ -26,7 +26,8 @@ def fit(run: Run) -> float | None:
     """Trains the config's model and tests its best checkpoint.
 
     Returns:
-        The best value of the monitored metric, which a sweeper optimises.
+        The best value of the monitored metric, which a sweeper optimises: that of the test split for a model without
+        parameters, None for one that was trained without a validation part.
 
     Raises:
         Diverged: a training loss was not finite.
@@ -37,6 +38,8 @@ def fit(run: Run) -> float | None:
     config = run.plain()
     task = build_task(run, config)
     data = build_data(config)
+    with user_errors():
+        task.prepare(data)
     facts = model_facts(task, config)
     trainer = make_trainer(run, config, task, data)
     trainer.callbacks.append(RecordConfig(run, published(run)))
@@ -72,7 +75,7 @@ def fit(run: Run) -> float | None:
         "done",
         **facts,
         metrics=metrics,
-        objective=metrics.get("test/" + task.monitor.partition("/")[2]) if objective is None else objective,
+        objective=metrics.get("test/" + task.monitor.partition("/")[2]) if best is None else objective,
         baselines=task.baseline_metrics,
         details=task.details,
         seconds={"train": round(history.train_seconds, 3), "total": round(time.perf_counter() - started, 3)},

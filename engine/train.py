@@ -43,8 +43,9 @@ def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data
     checkpoint = ModelCheckpoint(
         run.dir,
         "best",
-        task.monitor,
+        None if data.val is None else task.monitor,
         mode=task.direction,
+        save_top_k=0 if data.val is None else 1,
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
@@ -57,7 +58,7 @@ def make_trainer(run: Run, config: dict[str, Any], task: L.LightningModule, data
         StopTogether(),
         ResumePoints(run.dir / POINT, seconds),
     ]
-    if patience is not None:
+    if patience is not None and data.val is not None:
         callbacks.append(EarlyStopping(task.monitor, mode=task.direction, patience=patience, check_finite=True))
     for hooked in (task, *callbacks):
         skip_idle_hooks(hooked)

@@ -119,6 +119,8 @@ class BatchLoader(DataLoader):
 class TaskData(LightningDataModule):
     """Base of every task's data module: `setup` of the subclass sets `train`, `val` and `test` (BatchDatasets).
 
+    `val` may be None: the run then trains to its end, and its last weights count.
+
     `batch_size` is that of a step of the whole run: several processes share each batch.
 
     Training is shuffled by (seed, epoch) and drops a partial last batch if there is a full one; validation and test
@@ -126,7 +128,7 @@ class TaskData(LightningDataModule):
     """
 
     train: BatchDataset
-    val: BatchDataset
+    val: BatchDataset | None
     test: BatchDataset
 
     def __init__(self, batch_size: int, seed: int = 0, drop_last_test: bool = False):
@@ -146,8 +148,8 @@ class TaskData(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         return self._loader(self.train, shuffle=True, drop_last=True)
 
-    def val_dataloader(self) -> BatchLoader:
-        return self._loader(self.val)
+    def val_dataloader(self) -> BatchLoader | list:
+        return [] if self.val is None else self._loader(self.val)
 
     def test_dataloader(self) -> BatchLoader:
         return self._loader(self.test, drop_last=self.drop_last_test)

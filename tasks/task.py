@@ -13,6 +13,8 @@ from tasks.schedules import Schedule, constant
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from tasks.data import TaskData
+
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -63,6 +65,13 @@ class Task(L.LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def prepare(self, data: "TaskData") -> None:
+        """Gives the model what it takes from the training data before training (shapelets, priors); nothing by default.
+
+        Called after `data.setup`, before the optimiser is made: parameters may still change their shapes. It leaves the
+        global random numbers alone, so that a run that finds everything in the cache is the same run.
+        """
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimiser and, per epoch or per step as the schedule says, its learning rate."""

@@ -107,6 +107,8 @@ class OptunaSweeper(Sweeper):
                     study.tell(trial, value.return_value)
                 elif job.outcome() == "failed":
                     study.tell(trial, state=TrialState.FAIL)
+                elif job.outcome() in ("done", "resumed", "skipped"):
+                    raise UserError(f"{job.dir} has no validation score to search by: give the data a validation part")
 
     def tell_best(self, study: "Study", folder: Path) -> None:
         """The best trial, on one line and in best.json."""

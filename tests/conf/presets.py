@@ -27,31 +27,42 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
-@cache
-def resolved(preset: str, *, horizon: int | None = None, model: str | None = None) -> dict[str, Any]:
-    """The resolved config of a preset, at one of its horizons, with one of its models.
+Setting = tuple[tuple[str, Any], ...]
+"""Keys and values that select one of a preset's published set-ups: (("model", "dlinear"), ("data.horizon", 96))."""
 
-    Composing takes a third of a second, so a variant is put into the composed preset instead of composed with it.
+
+@cache
+def resolved(preset: str, setting: Setting = ()) -> dict[str, Any]:
+    """The resolved config of a preset, in one of its published set-ups.
+
+    Composing takes a third of a second, so a set-up is put into the composed preset instead of composed with it.
     """
     cfg = composed(f"preset={preset}").copy()
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
-    if horizon is not None:
-        cfg.data.horizon = horizon
-    if model is not None:
-        cfg.model = OmegaConf.merge(composed(f"model={model}").model, {"individual": cfg.model.individual})
+    for key, value in setting:
+        if key == "model":
+            own = {name: cfg.model[name] for name in ("individual",) if name in cfg.model}
+            cfg.model = OmegaConf.merge(composed(f"model={value}").model, own)
+        else:
+            OmegaConf.update(cfg, key, value)
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
-def figures(preset: str) -> list[tuple[str | None, int | None, dict[str, float]]]:
-    """(model, horizon, figures) for every set-up that the preset publishes."""
+def figures(preset: str) -> list[tuple[Setting, dict[str, float]]]:
+    """(setting, figures) for every set-up that the preset publishes."""
     paper = composed(f"preset={preset}").paper
     table = OmegaConf.to_container(paper.published) if paper.published else {}
-    if paper.get("published_by") == "data.horizon":
-        return [(None, horizon, row) for horizon, row in table.items()]
-    if paper.get("published_by"):
-        return [(model, horizon, row) for model, rows in table.items() for horizon, row in rows.items()]
-    return [(None, None, table)] if table else []
+    by = paper.get("published_by") or []
+    return rows(table, [by] if isinstance(by, str) else list(by)) if table else []
+
+
+def rows(table: dict[Any, Any], keys: list[str]) -> list[tuple[Setting, dict[str, float]]]:
+    """The leaves of a table nested by `keys`."""
+    if not keys:
+        return [((), table)]
+    inner = [(value, rows(below, keys[1:])) for value, below in table.items()]
+    return [(((keys[0], value), *setting), row) for value, leaves in inner for setting, row in leaves]
 
 
 def parameters(config: dict[str, Any]) -> int:

@@ -36,21 +36,23 @@ def test_preset_has_a_complete_paper_block(preset):
     assert {"published", "published_by", "claim"} <= set(paper)
     assert paper["year"] == PAPERS[preset.split("/")[0]]
     assert re.fullmatch(r"\d{4}\.\d{5}", paper["arxiv"])
-    assert paper["code"].startswith("https://github.com/")
+    assert paper["code"] is None or paper["code"].startswith("https://github.com/")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_claim_can_be_judged(preset):
     claim = resolved(preset)["paper"]["claim"]
-    assert claim["text"] and claim["metric"] == "test/mse" and claim["direction"] in ("min", "max")
+    assert claim["text"] and claim["metric"].startswith("test/") and claim["direction"] in ("min", "max")
+    assert claim.get("difference", "relative") in ("relative", "absolute")
+    assert all(len(values) > 1 for values in (claim.get("over") or {}).values())
     assert isinstance(claim["margin"], float) and -1 < claim["margin"] < 10
     assert len(claim["seeds"]) >= 3 and len(claim["baseline"]) >= 1
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_published_figure_is_a_number_with_a_known_name(preset):
-    for _, _, row in figures(preset):
-        assert "test/mse" in row
+    for _, row in figures(preset):
+        assert any(name.startswith("test/") for name in row)
         assert all(isinstance(value, float) and value > 0 for value in row.values())
         assert all(name.startswith("test/") or name == "params_m" for name in row)
 
@@ -63,40 +65,22 @@ def test_experiments_without_published_figures_do_not_inherit_those_of_the_lapto
         "s_mamba/bidirectional",
     ):
         assert figures(preset) == []
-    assert {horizon for _, horizon, _ in figures("ltsf_linear/illness")} == {24, 36, 48, 60}
-    assert all("test/mae" not in row for _, _, row in figures("ltsf_linear/weather_individual"))
+    assert {dict(setting)["data.horizon"] for setting, _ in figures("ltsf_linear/illness")} == {24, 36, 48, 60}
+    assert all("test/mae" not in row for _, row in figures("ltsf_linear/weather_individual"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_model_has_the_published_number_of_parameters_at_every_horizon(preset):
-    for model, horizon, row in figures(preset):
+    for setting, row in figures(preset):
         if "params_m" in row:
-            config = resolved(preset, horizon=horizon, model=model)
-            assert parameters(config) == round(row["params_m"] * 1e6), (model, horizon)
+            assert parameters(resolved(preset, setting)) == round(row["params_m"] * 1e6), setting
 
 
-EACH_BASELINE_ONCE = [
-    "itransformer",
-    "itransformer/inverting",
-    "itransformer/weather",
-    "itransformer/lookback",
-    "itransformer/variate_attention",
-    "itransformer/unseen_variates",
-    "ltsf_linear",
-    "ltsf_linear/illness",
-    "ltsf_linear/order",
-    "s_mamba",
-    "s_mamba/pems08",
-    "s_mamba/bidirectional",
-]
+STATE_A_BASELINE = [p for p in PRESETS if "baseline:" in (CONF / "preset" / f"{p}.yaml").read_text()]
+"""The others inherit theirs."""
 
 
-def test_list_of_baselines_is_complete():
-    stated = {tuple(resolved(preset)["paper"]["claim"]["baseline"]) for preset in PRESETS}
-    assert stated == {tuple(resolved(preset)["paper"]["claim"]["baseline"]) for preset in EACH_BASELINE_ONCE}
-
-
-@pytest.mark.parametrize("preset", EACH_BASELINE_ONCE)
+@pytest.mark.parametrize("preset", STATE_A_BASELINE)
 def test_baseline_of_the_claim_builds_and_differs_from_the_preset(preset):
     baseline = resolved(preset)["paper"]["claim"]["baseline"]
     cfg = composed(f"preset={preset}", *baseline)

@@ -83,14 +83,14 @@ def value(config, key):
 @pytest.mark.parametrize("row", [*INVERTED, *LINEAR], ids=lambda row: f"{row[0]}-{row[1]}")
 def test_preset_has_the_settings_of_the_official_script(row):
     preset, horizon, *expected = row
-    config = resolved(preset, horizon=horizon)
+    config = resolved(preset, (("data.horizon", horizon),))
     assert [value(config, key) for key in COLUMNS[: len(expected)]] == expected
 
 
 @pytest.mark.parametrize(("preset", "horizon", "key", "expected"), SWITCHES)
 def test_preset_sets_the_switch_that_its_row_states(preset, horizon, key, expected):
-    assert value(resolved(preset, horizon=horizon), key) == expected
+    assert value(resolved(preset, (("data.horizon", horizon),)), key) == expected
 
 
 def test_width_of_the_feed_forward_follows_the_model():
-    assert resolved("itransformer/etth1", horizon=720)["model"]["d_ff"] == 512
+    assert resolved("itransformer/etth1", (("data.horizon", 720),))["model"]["d_ff"] == 512

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import ROOT
 
-from engine.claim import judge
+from engine.claim import judge, places
 
 SMALLER = {"direction": "min", "margin": 0.1}
 LARGER = {"direction": "max", "margin": 0.1}
@@ -26,6 +26,9 @@ LARGER = {"direction": "max", "margin": 0.1}
         ([1.0], [0.97], {"direction": "min", "margin": -0.05}, True),
         ([1.0], [0.9], {"direction": "min", "margin": -0.05}, False),
         ([0.8], [0.82], {"direction": "max", "margin": -0.05}, True),
+        ([0.80], [0.77], {"direction": "max", "margin": 0.02, "difference": "absolute"}, True),
+        ([0.80], [0.77], {"direction": "max", "margin": 0.04, "difference": "absolute"}, False),
+        ([2.0], [2.5], {"direction": "min", "margin": 0.4, "difference": "absolute"}, True),
     ],
 )
 def test_a_claim_holds_where_the_baseline_is_worse_by_the_margin(ours, theirs, stated, holds):
@@ -37,6 +40,14 @@ def test_gap_and_spread_are_relative_to_the_preset():
     assert verdict["gap"] == pytest.approx(0.5 / 3)
     assert verdict["spread"] == pytest.approx(0.5 / 2**0.5)
     assert verdict["seeds"] == 2
+
+
+def test_a_claim_over_several_settings_runs_every_combination_of_them():
+    assert places({}) == [[]]
+    assert places({"data.name": ["A", "B"], "data.lookback": [96]}) == [
+        ["data.name=A", "data.lookback=96"],
+        ["data.name=B", "data.lookback=96"],
+    ]
 
 
 def test_a_claim_needs_a_preset_that_states_one(runner, tmp_path):

@@ -15,8 +15,12 @@ from models.mixers.mamba import BiMamba, Mamba
 from models.mixers.none import NoMixing
 
 MODELS = Path(__file__).parents[2] / "conf" / "model"
-DATA = "data: {lookback: 96, horizon: 24, variates: 7, marks: 4, season: 24}"
-FORECASTERS = [path.stem for path in sorted(MODELS.glob("*.yaml"))]
+DATA = "data: {lookback: 96, horizon: 24, variates: 7, marks: 4, season: 24, length: 50, classes: 3}"
+BY_TEXT = {path.stem: path.read_text() for path in sorted(MODELS.glob("*.yaml"))}
+TASKS = {path.stem for path in (MODELS.parent / "task").glob("*.yaml")}
+CLASSIFIERS = [name for name, text in BY_TEXT.items() if "${data.classes}" in text]
+REBUILDERS = ["series_encoder"]
+FORECASTERS = [name for name in BY_TEXT if name not in {*CLASSIFIERS, *REBUILDERS, *TASKS - {"ts_forecast"}}]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,18 @@ def build(conf, *overrides):
 def test_every_model_config_builds_a_forecaster(conf, name):
     y = build(conf, f"model={name}")(torch.randn(2, 96, 7), torch.randn(2, 96, 4), torch.randn(2, 24, 4))
     assert y.shape == (2, 24, 7)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_config_builds_a_classifier_of_series(conf, name):
+    x, lengths = torch.zeros(2, 50, 7), torch.tensor([50, 30])
+    x[0], x[1, :30] = torch.randn(50, 7), torch.randn(30, 7)
+    assert build(conf, f"model={name}").eval()(x, lengths).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", REBUILDERS)
+def test_every_encoder_config_builds_a_model_that_returns_its_window(conf, name):
+    assert build(conf, f"model={name}", "data.horizon=96")(torch.randn(2, 96, 7)).shape == (2, 96, 7)
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.rglob("*.yaml")), ids=lambda path: path.stem)
