@@ -64,8 +64,9 @@ class FourierMixer(nn.Module):
         self.maps = ModeMaps(dim, heads, length, context_length, modes, seed)
 
     def share(self, first: "FourierMixer") -> None:
-        """Uses the modes and the weights of another layer's mixer, where it is for as many tokens."""
-        self.maps = first.maps
+        """Uses the modes and the weights of another layer's mixer, if that has as many tokens."""
+        if (self.length, self.context_length) == (first.length, first.context_length):
+            self.maps = first.maps
 
     def forward(self, x_BTD: Tensor, context_BSD: Tensor | None = None) -> Tensor:
         lengths = x_BTD.shape[1], None if context_BSD is None else context_BSD.shape[1]
@@ -81,7 +82,8 @@ class FourierMixer(nn.Module):
             scores = torch.einsum("bmhd,bnhd->bhmn", modes, context)
             scores = torch.complex(scores.real.tanh(), scores.imag.tanh())
             modes = torch.einsum("bhmn,bnhd->bmhd", scores, context) / x_BTD.shape[-1] ** 2
-        modes = torch.einsum("bmhd,hdem->bmhe", modes, torch.view_as_complex(maps.weight)).flatten(2)
+        weight = torch.view_as_complex(maps.weight.to(modes.real.dtype))
+        modes = torch.einsum("bmhd,hdem->bmhe", modes, weight).flatten(2)
         lowest = self.quirk == "official" and context_BSD is None
         bins = torch.arange(modes.shape[1], device=modes.device) if lowest else maps.modes
         full = modes.new_zeros(len(modes), self.length // 2 + 1, modes.shape[-1]).index_copy(1, bins, modes)

@@ -8,7 +8,7 @@ from presets import CONF, PRESETS, composed, figures, parameters, resolved
 
 from engine.published import as_list
 
-PAPERS = {"itransformer": 2023, "ltsf_linear": 2022, "s_mamba": 2024}
+PAPERS = {"itransformer": 2023, "ltsf_linear": 2022, "s_mamba": 2024, "ts_survey": 2022}
 ROWS = {"etth1", "etth2", "ettm1", "ettm2", "exchange", "weather", "electricity", "traffic"}
 INVERTED_ROWS = ROWS | {"solar", "pems03", "pems04", "pems07", "pems08"}
 EXPECTED = {
@@ -17,6 +17,8 @@ EXPECTED = {
     "ltsf_linear": ROWS
     | {"illness", "order", "electricity_individual", "traffic_individual", "weather_individual", "ettm1_individual"},
     "s_mamba": INVERTED_ROWS | {"bidirectional"},
+    "ts_survey": {"robust", "robust_linear", "size", "decomp", "use_norm"}
+    | {"published_robust", "published_size", "published_decomp"},
 }
 TAXONOMY = {  # Wen et al. 2022, sec. 3 to 5; none, state-space, inverted, linear, branches are beyond it
     "task": ("forecasting", "anomaly-detection", "classification", "imputation"),
