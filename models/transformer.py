@@ -40,7 +40,7 @@ class Transformer(nn.Module):
     marks: number of time features T in the data, 0 for none. label_len: known steps the decoder sees, at most L.
     depth, decoder_depth: blocks of encoder and decoder. mixer: builds the token mixers from the width; None is
     attention with `heads` and `dropout`. It mixes in the encoder, in the decoder (causal where it can be) and between
-    them; where it takes no context (Mamba, none), attention stands between them.
+    them; where it takes no context (lsh, Mamba, none), attention stands between them.
     positions: sinusoids in the embedding. distil: halve the tokens between encoder blocks.
     decomposition: blocks keep the season of a `moving_average` and add the trend that they remove to the forecast's,
     which starts as the mean of the window (Autoformer, arXiv 2106.13008, eq. 2-4). It stands for the layer norms.

@@ -52,7 +52,7 @@ class FourierMixer(nn.Module):
         if length is None:
             raise ValueError(
                 "length=None: Fourier modes belong to a fixed number of tokens, which this model does not state:"
-                " choose another mixer, or set model.mixer.length"
+                " choose another mixer, or set +model.mixer.length to it"
             )
         self.heads, self.length, self.context_length, self.quirk = heads, length, context_length, quirk
         official, cross = quirk == "official", context_length is not None

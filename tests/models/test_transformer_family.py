@@ -15,6 +15,7 @@ from models.mixers.attention import Attention
 from models.mixers.auto_correlation import AutoCorrelation
 from models.mixers.flow import FlowAttention
 from models.mixers.fourier import FourierMixer
+from models.mixers.lsh import LshAttention
 from models.mixers.mamba import BiMamba, Mamba
 from models.mixers.none import NoMixing
 from models.mixers.prob_sparse import ProbSparse
@@ -27,6 +28,7 @@ MIXERS = {
     "prob_sparse": partial(ProbSparse, heads=2, factor=1),
     "auto_correlation": AutoCorrelation,
     "fourier": partial(FourierMixer, heads=2, modes=4),
+    "lsh": partial(LshAttention, heads=2),
     "mamba": partial(Mamba, d_state=2),
     "bimamba": partial(BiMamba, d_state=2),
     "none": NoMixing,
@@ -81,7 +83,7 @@ def test_every_mixer_forecasts_and_learns_in_every_wiring(name, options, size):
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_mixer_without_a_context_leaves_cross_attention_to_attention(name):
     block = model(mixer=MIXERS[name]).decoder[0]
-    alone = name in ("mamba", "bimamba", "none")
+    alone = name in ("lsh", "mamba", "bimamba", "none")
     assert type(block.cross) is (Attention if alone else type(block.mixer))
     assert takes_context(MIXERS[name]) is not alone
 
