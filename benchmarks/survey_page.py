@@ -5,20 +5,17 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from survey_findings import Cells, Finding, findings
+from survey_findings import BASE, MODELS, Cells, Finding, findings, triple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STEPWISE = ("transformer", "informer", "autoformer", "fedformer")
-MODELS = (*STEPWISE, "itransformer", "dlinear")
 COLOURS = dict(zip(MODELS, ("C3", "C1", "C2", "C4", "C0", "black"), strict=True))
 MARKERS = dict(zip(MODELS, "os^vDx", strict=True))
-BASE = {"lookback": 96, "horizon": 96, "depth": 2, "noise": 0.0, "plain": True}
 RULES = (
     "MSE is on scaled values, every 12th test window; three seeds, mean ± standard deviation; a change is that of each "
     "seed's pair. *Better* (*lower*): the mean change is below zero by more than its deviation. A finding that names a "
-    "size (a fifth, 5 %) must reach it too. *Seen* and *not seen* say no more than that these runs pass this rule: small "
+    "size (a fifth, 5 %) must reach it too. *Seen* and *not seen* say only whether these runs pass this rule: small "
     "models, 200 steps, one data set."
 )
 
@@ -42,7 +39,7 @@ def write_page(cells: Cells, folder: Path, data: str, jobs: int) -> None:
         "",
         "| finding | model | measured | verdict |",
         "| --- | --- | --- | --- |",
-        *(line(finding) for finding in findings(cells, STEPWISE, MODELS)),
+        *(line(finding) for finding in findings(cells)),
         *section(cells, "Input length", f"{data}_length.png", "lookback"),
         *section(cells, "Model size", f"{data}_size.png", "depth"),
         *decomposition(cells, f"{data}_decomposition.png"),
@@ -88,8 +85,8 @@ def decomposition(cells: Cells, figure: str) -> list[str]:
     """The same for decomposition and its control."""
     rows = [
         f"\n## Seasonal-trend decomposition\n\n![decomposition]({figure})\n",
-        "Without and with it, look-back 96; *normalised*: each window normalised instead. iTransformer, which normalises "
-        "its windows, has it around the model (`method=decomposition`); DLinear is a linear model (*without*) with it.\n",
+        "Without and with it, look-back 96; *normalised*: each window normalised instead. iTransformer, which always "
+        "normalises, has it around the model (`method=decomposition`); DLinear without it is the linear model.\n",
         "| model | horizon | without | with | change | normalised |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -100,16 +97,6 @@ def decomposition(cells: Cells, figure: str) -> list[str]:
                 change = f"{100 * (mean(split) / mean(without) - 1):+.0f} %"
                 rows.append(f"| {model} | {horizon} | {score(without)} | {score(split)} | {change} | {score(normed)} |")
     return rows
-
-
-def triple(cells: Cells, model: str, horizon: int) -> tuple[list[float], list[float], list[float]]:
-    """MSE without decomposition, with it, and with window normalisation in its place."""
-    shape = {"lookback": 96, "horizon": horizon, "depth": 2, "noise": 0.0}
-    if model == "dlinear":
-        return cells.mse(model="linear", **shape), cells.mse(model="dlinear", **shape), []
-    own = model == "itransformer"  # normalises its windows anyhow
-    without, split = (cells.mse(model=model, decomposition=d, use_norm=own, **shape) for d in (False, True))
-    return without, split, [] if own else cells.mse(model=model, decomposition=False, use_norm=True, **shape)
 
 
 def draw_lines(cells: Cells, key: str, label: str, path: Path) -> None:
@@ -136,7 +123,7 @@ def bars(axes: "Axes", model: str, points: list[tuple[float, list[float]]]) -> N
 
 
 def draw_decomposition(cells: Cells, path: Path) -> None:
-    """An arrow from the MSE without to that with decomposition, a circle for window normalisation; a panel per horizon."""
+    """A panel per horizon: an arrow from the MSE without to that with decomposition, a ring for normalised windows."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, sharey=True, layout="constrained")
@@ -155,7 +142,7 @@ def draw_decomposition(cells: Cells, path: Path) -> None:
         axes.set_xlabel("test MSE")
         axes.grid(alpha=0.3)
     panels[0].invert_yaxis()
-    figure.suptitle("filled circle: without, diamond: with decomposition; open: normalised windows instead", fontsize=9)
+    figure.suptitle("filled circle: without, diamond: with decomposition; ring: normalised windows instead", fontsize=9)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -230,7 +230,7 @@ def test_a_file_comes_back_complete_with_its_other_values_as_they_were(filled, h
 
 def test_a_column_without_any_value_in_a_window_is_named(filled):
     said = filled[1].out + filled[1].err
-    assert "no value from row 49 (2020-01-03 00:00:00) to row 72 (2020-01-03 23:00:00) in column 'wind'" in said
+    assert "no value from line 50 (2020-01-03 00:00:00) to line 73 (2020-01-03 23:00:00) in column 'wind'" in said
 
 
 def test_the_last_window_is_filled_by_the_model_in_the_files_units(filling, filled, holes):
