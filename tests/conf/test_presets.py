@@ -24,9 +24,10 @@ EXPECTED = {
     "ltsf_linear": ROWS
     | {"illness", "order", "electricity_individual", "traffic_individual", "weather_individual", "ettm1_individual"},
     "s_mamba": INVERTED_ROWS | {"bidirectional"},
-    "ts_survey": {"robust", "robust_linear", "size", "decomp", "use_norm"}
+    "ts_survey": {"robust", "robust_linear", "size", "decomp", "use_norm", "anomaly_msl", "classification"}
     | {"published_robust", "published_size", "published_decomp"},
     "shapeformer": {"uea", "specific", "random"},
+    "vsformer": {"uea", "ablation", "prior", "value"},
 }
 TAXONOMY = {  # Wen et al. 2022, sec. 3 to 5; none, state-space, inverted, linear, branches are beyond it
     "task": ("forecasting", "anomaly-detection", "classification", "imputation"),
