@@ -73,7 +73,7 @@ class Rocket(nn.Module):
         scaler = StandardScaler(with_mean=False)
         ridge = RidgeClassifierCV(alphas=PENALTIES)
         ridge.fit(scaler.fit_transform(transform.transform(self._series(x_MLN, lengths_M))), labels_M.numpy())
-        weights, bias = ridge.coef_ / scaler.scale_, ridge.intercept_
+        weights, bias = np.atleast_2d(ridge.coef_) / scaler.scale_, np.atleast_1d(ridge.intercept_)
         if len(weights) == 1:  # two classes: one value, positive for the second
             weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
         found = {part: torch.from_numpy(array) for part, array in zip(PARTS, transform.kernels, strict=True)}

@@ -105,12 +105,16 @@ def discover(
     place. pips: points per step, at least 5 a series. candidate_cases: series of a class that candidates are taken
     from, drawn at random where there are more; None is all. Every candidate is scored on all M series.
     """
-    checks.choice("shapelets", source, ("discovered", "random"))
     _check_series(x_MLN, lengths_M, labels_M)
     rng = torch.Generator().manual_seed(seed)
     cases = _drawn_cases(labels_M, candidate_cases, rng)
     spans = candidates(x_MLN[cases], lengths_M[cases], pips)
     spans[:, 0] = cases[spans[:, 0]]
+    if not len(spans):
+        raise ValueError(
+            f"the training series have no candidate of {SHORTEST} steps: the longest has {int(lengths_M.max())}; take"
+            " model.module=generic"
+        )
     if source == "random":
         spans = _moved(spans, lengths_M, labels_M, per_class, x_MLN.shape[2], rng)
     gains = score(x_MLN, lengths_M, labels_M, spans, window, ig_splits)
@@ -204,7 +208,7 @@ class _Points:
 def _moved(
     spans: Tensor, lengths_M: Tensor, labels_M: Tensor, per_class: int, variates: int, rng: torch.Generator
 ) -> Tensor:
-    """Random spans for the classes, `per_class` each, as long as candidates of theirs: rows as `candidates` has them."""
+    """Spans at random places of a class's series, `per_class` each, as long as candidates of it: rows like theirs."""
     drawn = []
     for label in labels_M.unique():
         own = spans[labels_M[spans[:, 0]] == label]
@@ -237,7 +241,7 @@ def score(
     gains = x_MLN.new_zeros(len(spans))
     length = spans[:, 3] - spans[:, 2]
     order = (length * x_MLN.shape[2] + spans[:, 1]).argsort(stable=True)  # patterns that are matched together
-    for some in order.split(max(1, SCORES // len(x_MLN))):
+    for some in order.split(max(1, SCORES // max(x_MLN.shape[:2]))):
         case, variate, start, _ = spans[some].unbind(1)
         steps = (start[:, None] + torch.arange(int(length[some].max()))).clamp(max=x_MLN.shape[1] - 1)
         values = x_MLN[case[:, None], steps, variate[:, None]]

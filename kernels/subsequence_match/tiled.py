@@ -38,18 +38,15 @@ def _match(x: Tensor, values: Tensor, spans: Tensor, lengths: Tensor | None, com
     distances = x_NBL.new_full((B, len(values)), torch.inf)
     offsets = torch.full((B, len(values)), -1, device=x.device)
     wide = [_stands_out(series) for series in x_NBL]
-    for members, (length, variate, first, end) in _groups(checked(spans, values.shape[1], N), L):
-        of = torch.tensor(members, device=x.device)
-        patterns, series = values[of, :length], x_NBL[variate, :, first : end + length - 1]
-        last = None if lengths is None else lengths - length - first
-        barred = _barred(spans[members], first, end)
-        for cases, some in _tiles(B, len(of), end - first, x.device.type):
-            bars = None if barred is None else barred[:, some].to(x.device)
-            ends = None if last is None else last[cases]
-            with torch.autocast(x.device.type, enabled=False):
-                found = _best(series[cases], patterns[some], bars, ends, complexity, wide[variate])
-            at = torch.arange(B, device=x.device)[cases, None], of[some]
-            distances[at], offsets[at] = found[0], torch.where(found[0].isinf(), -1, found[1] + first)
+    with torch.autocast(x.device.type, enabled=False):
+        for members, (length, variate, first, end) in _groups(checked(spans, values.shape[1], N), L):
+            of = torch.tensor(members, device=x.device)
+            series, patterns = x_NBL[variate, :, first : end + length - 1], values[of, :length]
+            last = None if lengths is None else lengths - length - first
+            barred = _barred(spans[members], first, end)
+            for cases, rows, near, at in _matches(series, patterns, last, barred, complexity, wide[variate]):
+                place = torch.arange(B, device=x.device)[cases, None], of[rows]
+                distances[place], offsets[place] = near, torch.where(near.isinf(), -1, at + first)
     return distances, offsets
 
 
@@ -98,46 +95,52 @@ def _stands_out(x_BL: Tensor) -> bool:
     return bool((x_BL - x_BL.mean()).abs().amax() > LEVEL * x_BL.std(1, correction=0).mean())
 
 
-def _tiles(B: int, S: int, R: int, device: str) -> Iterator[tuple[slice, slice]]:
-    """Cuts series and patterns: (series, patterns) of one tile."""
-    width = min(S, PATTERNS.get(device, PATTERNS["cuda"]))
+def _matches(
+    series: Tensor, patterns: Tensor, last: Tensor | None, barred: Tensor | None, complexity: bool, wide: bool
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Series and patterns of a tile, least distances and their offsets, both (c, s), from 0 at the first step.
+
+    series: (B, R + l - 1), patterns: (S, l), last: (B,) the last permitted offset, barred: (R, S).
+    """
+    (S, length), device = patterns.shape, series.device.type
+    R, width = series.shape[1] - length + 1, min(S, PATTERNS.get(device, PATTERNS["cuda"]))
     height = max(1, PRODUCTS.get(device, PRODUCTS["cuda"]) // (R * width))
-    for b in range(0, B, height):
-        for s in range(0, S, width):
-            yield slice(b, b + height), slice(s, s + width)
-
-
-def _best(
-    series: Tensor, patterns: Tensor, barred: Tensor | None, last: Tensor | None, complexity: bool, wide: bool
-) -> tuple[Tensor, Tensor]:
-    """Least distances and their offsets, both (c, S), from 0 at the first step of `series` (c, R + l - 1)."""
-    length = patterns.shape[1]
-    windows = series.unfold(1, length, 1).transpose(0, 1)  # (R, c, l)
-    d = _squares(windows, patterns, torch.float64 if wide else series.dtype)
-    if complexity:
-        of_windows, of_patterns = complexities(windows).to(d.dtype), complexities(patterns).to(d.dtype)
-        ratio = of_windows[..., None] * (1 / of_patterns)
-        d.mul_(torch.maximum(ratio, (1 / of_windows)[..., None] * of_patterns, out=ratio))
-    if barred is not None:
-        d.add_(barred[:, None])
-    offsets = torch.arange(len(d), device=d.device)
-    if last is not None:
-        d.masked_fill_((offsets[:, None] > last)[..., None], torch.inf)
-    least = d.amin(0)
-    reverse = (len(d) - offsets).to(d.dtype)[:, None, None]
-    found = len(d) - d.eq_(least).mul_(reverse).amax(0).long()  # the first of equals; faster than min with indices
-    cases = torch.arange(len(series), device=d.device)[:, None]
-    distance = (series.unfold(1, length, 1)[cases, found] - patterns).square().mean(-1)
-    if complexity:
-        ratio = complexities(windows)[found, cases] / complexities(patterns)
-        distance = distance * torch.maximum(ratio, 1 / ratio)
-    return distance.masked_fill_(least.isinf(), torch.inf), found
-
-
-def _squares(windows: Tensor, patterns: Tensor, dtype: torch.dtype) -> Tensor:
-    """|q - w|^2 of all patterns (S, l) and subsequences (R, c, l): (R, c, S), as one product of l + 2 features."""
-    level = windows.mean()
-    w, q = (windows - level).to(dtype), (patterns - level).to(dtype)
-    w = torch.cat((w, w.square().sum(-1, keepdim=True), torch.ones_like(w[..., :1])), -1)
+    dtype = torch.float64 if wide else series.dtype
+    level = series.mean()
+    q = (patterns - level).to(dtype)
     q = torch.cat((-2 * q, torch.ones_like(q[:, :1]), q.square().sum(-1, keepdim=True)), -1)
-    return w @ q.mT
+    of_q = complexities(patterns).to(dtype) if complexity else None
+    offsets = torch.arange(R, device=series.device)
+    for cases in _slices(len(series), height):
+        windows = series[cases].unfold(1, length, 1).transpose(0, 1)  # (R, c, l)
+        w = (windows - level).to(dtype)
+        w = torch.cat((w, w.square().sum(-1, keepdim=True), torch.ones_like(w[..., :1])), -1)
+        of_w = complexities(windows).to(dtype) if complexity else None
+        beyond = None if last is None else (offsets[:, None] > last[cases])[..., None]
+        for rows in _slices(S, width):
+            d = w @ q[rows].mT  # |q - w|^2 as a product of l + 2 features, (R, c, s)
+            if complexity:
+                d.mul_(_ratio(of_w[..., None], of_q[rows]))
+            if barred is not None:
+                d.add_(barred[:, None, rows].to(d.device))
+            if beyond is not None:
+                d.masked_fill_(beyond, torch.inf)
+            least = d.amin(0)
+            reverse = torch.arange(R, 0, -1, device=d.device, dtype=dtype)[:, None, None]
+            at = R - d.eq_(least).mul_(reverse).amax(0).long()  # the first of equals; faster than min with indices
+            case = torch.arange(len(w[0]), device=d.device)[:, None]
+            near = (series[cases].unfold(1, length, 1)[case, at] - patterns[rows]).square().mean(-1)
+            if complexity:
+                near = near * _ratio(of_w[at, case], of_q[rows]).to(near.dtype)
+            yield cases, rows, near.masked_fill_(least.isinf(), torch.inf), at
+
+
+def _slices(size: int, step: int) -> Iterator[slice]:
+    for first in range(0, size, step):
+        yield slice(first, first + step)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """The larger over the smaller."""
+    ratio = a * (1 / b)
+    return torch.maximum(ratio, (1 / a) * b, out=ratio)

@@ -109,7 +109,7 @@ def _one_label_each(
 def _check_time(time: pd.Series, case: np.ndarray, path: Path, at: Callable[[int], str]) -> None:
     """A case's steps must come one after the other: numbers or dates that grow."""
     moments = pd.to_numeric(time, errors="coerce")
-    if moments.isna().any():
+    if moments.isna().all():
         moments = pd.to_datetime(time, errors="coerce", utc=True, format="ISO8601")
     if moments.isna().any():
         row = int(np.flatnonzero(moments.isna())[0])

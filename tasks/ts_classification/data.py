@@ -106,6 +106,7 @@ class SeriesClasses(TaskData):
         if all(config.get(key) is not None for key in COUNTED):
             return config
         train, test = readers.load(config)
+        _check_labels(train, test)
         both = [part for part in (train, test) if part is not None]
         found = {
             "length": max(part.values.shape[1] for part in both),
