@@ -20,6 +20,9 @@ SHORTEST = 4
 """Steps of a prototype at least, and so of a case."""
 FLAT = 1e-3
 """Deviation, in those of a standardised variate, below which a window has no shape."""
+ALIKE = 0.03
+"""Distances over the root of the length in steps of this count as equal: measured values are coarse, and many short
+windows recur exactly. Among those the larger deviation wins, not the rounding error."""
 
 
 class Motif(NamedTuple):
@@ -52,9 +55,9 @@ def find_motifs(
     """The `count` best motifs of every class and variate, in the order (class, variate, rank): C N count of them.
 
     Windows of all `sizes` (steps, rising) compete by the distance to their nearest neighbour in another series of the
-    class, both z-normalised, over the square root of their length. Those that overlap a better one of the same series,
-    or are flat, are taken only where no others are left. In a class with a single series nothing can recur: there
-    the windows of the largest deviation are taken, and a warning says so.
+    class, both z-normalised, over the square root of their length, and where that is ALIKE by their deviation. Those
+    that overlap a better one of the same series, or are flat, are taken only where no others are left. In a class with
+    a single series nothing can recur: there the windows of the largest deviation are taken, and a warning says so.
 
     Raises:
         ValueError: a class without a training series, or with fewer windows than `count`.
@@ -79,7 +82,10 @@ def find_motifs(
 
 
 def _rated(x_MLN: Tensor, lengths_M: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, list[tuple[int, int, int]]]:
-    """Scores (N, windows), lower is better, and (case, start, length) of every window of one class."""
+    """Scores (N, windows), lower is better, and (case, start, length) of every window of one class.
+
+    A score is the distance in steps of ALIKE, less a part of a step that rises with the deviation; inf for flat ones.
+    """
     distances, spreads, windows = [], [], []
     for size in sizes:
         starts = torch.arange(max(0, x_MLN.shape[1] - size + 1))
@@ -90,12 +96,12 @@ def _rated(x_MLN: Tensor, lengths_M: Tensor, sizes: tuple[int, ...]) -> tuple[Te
         case, start = inside.nonzero().unbind(1)
         spread = values_NWl.std(-1, correction=0)
         profile = matrix_profile(values_NWl, case)[0] / size**0.5
-        distances.append(profile.masked_fill(spread < FLAT, torch.inf))
+        distances.append((profile / ALIKE).floor().masked_fill(spread < FLAT, torch.inf))
         spreads.append(spread)
         windows += [(c, s, size) for c, s in zip(case.tolist(), start.tolist(), strict=True)]
     distances, spreads = torch.cat(distances, 1), torch.cat(spreads, 1)
     nothing = distances.isinf().all(1, keepdim=True)
-    return torch.where(nothing, -spreads, distances), windows
+    return distances.masked_fill(nothing, 0.0) - spreads / (1 + spreads), windows
 
 
 def _best(scores_W: Tensor, windows: list[tuple[int, int, int]], count: int) -> list[int]:

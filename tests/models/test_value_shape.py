@@ -57,6 +57,15 @@ def test_lengths_compete_by_distance_over_the_root_of_the_length():
     assert motifs(x, labels, sizes=(9,))[0][:3] in [(0, 5, 9), (2, 2, 9)]
 
 
+def test_of_shapes_that_recur_exactly_the_widest_is_taken_whatever_the_rounding():
+    x, labels = noise(4, 20, 1), torch.tensor([0, 0, 1, 1])
+    x[1, 1:6], x[1, 12:17] = x[0, 2:7], x[0, 10:15] * 4  # exact twins of other heights
+    x[0, 10:15] *= 4
+    for scale in (1.0, 1.001, 0.7):
+        found = motifs(scale * x, labels)[0]
+        assert (found.case, found.start) in [(0, 10), (1, 12)]
+
+
 def test_windows_beyond_a_series_end_are_never_motifs():
     x, labels = planted()
     lengths = torch.tensor([16, 16, 9, 8, 7, 16])
