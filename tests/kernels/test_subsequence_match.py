@@ -1,4 +1,4 @@
-"""Best matches of patterns in series: the equation by hand, and the torch backend against the reference."""
+"""Best matches of patterns in series: the equation by hand, and the fast backends against the reference."""
 
 import pytest
 import torch
@@ -7,6 +7,8 @@ from torch.testing import assert_close
 
 import kernels
 from kernels import subsequence_match
+
+BACKENDS = ["torch", "direct"]
 
 
 def drawn(B=5, L=30, N=3, S=25, longest=9, seed=0, level=0.0):
@@ -22,9 +24,9 @@ def drawn(B=5, L=30, N=3, S=25, longest=9, seed=0, level=0.0):
     return x, values, torch.stack((steps, variates, first, starts + 6), 1)
 
 
-def assert_same(x, values, spans, **options):
-    """Distances of the torch backend equal the float64 reference's to 1e-4, and are those at the offsets it gives."""
-    with kernels.using(subsequence_match="torch", strict=True):
+def assert_same(backend, x, values, spans, **options):
+    """Distances of a backend equal the float64 reference's to 1e-4, and are those at the offsets it gives."""
+    with kernels.using(subsequence_match=backend, strict=True):
         ours, offsets = subsequence_match(x, values, spans, **options)
     with kernels.using(subsequence_match="reference"):
         exact, _ = subsequence_match(x.double(), values.double(), spans, **options)
@@ -39,15 +41,16 @@ def assert_same(x, values, spans, **options):
     assert_close(at, exact, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("complexity", [False, True], ids=["euclid", "complexity"])
-def test_torch_equals_reference(complexity):
-    assert_same(*drawn(), complexity=complexity)
+def test_every_backend_equals_reference(complexity, backend):
+    assert_same(backend, *drawn(), complexity=complexity)
 
 
 def test_a_match_by_hand():
     x = torch.tensor([[0.0, 1, 3, 1, 0, 0, 1, 2]])[..., None]
     values, span = torch.tensor([[1.0, 2.0, 99.0]]), torch.tensor([[2, 0, 0, 8]])
-    for backend in ("reference", "torch"):
+    for backend in ("reference", *BACKENDS):
         with kernels.using(subsequence_match=backend):
             assert subsequence_match(x, values, span) == (torch.tensor([[0.0]]), torch.tensor([[6]]))
             before = subsequence_match(x, values, span, lengths=torch.tensor([7]))
@@ -66,45 +69,69 @@ def test_complexity_makes_a_plain_pattern_far_from_a_restless_one():
     assert_close(distance, torch.tensor([[(8 + 1e-3) / 1e-3]]))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("complexity", [False, True], ids=["euclid", "complexity"])
-def test_what_lies_beyond_a_series_is_not_matched(complexity):
+def test_what_lies_beyond_a_series_is_not_matched(complexity, backend):
     x, values, spans = drawn()
     lengths = torch.tensor([30, 2, 11, 0, 24])
     for b, length in enumerate(lengths.tolist()):
         x[b, length:] = 0.0
-    assert_same(x, values, spans, lengths=lengths, complexity=complexity)
-    distances, offsets = subsequence_match(x, values, spans, lengths=lengths)
+    assert_same(backend, x, values, spans, lengths=lengths, complexity=complexity)
+    with kernels.using(subsequence_match=backend):
+        distances, offsets = subsequence_match(x, values, spans, lengths=lengths)
     assert distances[3].isinf().all() and (offsets[3] == -1).all()
 
 
-def test_windows_outside_the_series_and_patterns_longer_than_it_have_no_match():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_windows_outside_the_series_and_patterns_longer_than_it_have_no_match(backend):
     x, values, spans = drawn(L=12, longest=9)
     spans[3:6, 2:] = torch.tensor([[-9, 0], [12, 40], [5, 5]])
-    assert_same(x, values, spans)
-    distances, offsets = subsequence_match(x[:, :4], values, spans)
+    assert_same(backend, x, values, spans)
+    with kernels.using(subsequence_match=backend):
+        distances, offsets = subsequence_match(x[:, :4], values, spans)
     assert distances[:, spans[:, 0] > 4].isinf().all() and (offsets[:, 3:6] == -1).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("level", [1e2, 1e4])
-def test_series_of_very_different_levels_do_not_cancel(level):
-    assert_same(*drawn(level=level), complexity=True)
+def test_series_of_very_different_levels_do_not_cancel(level, backend):
+    assert_same(backend, *drawn(level=level), complexity=True)
 
 
-def test_a_pattern_that_is_part_of_a_series_is_found_at_distance_zero():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_pattern_that_is_part_of_a_series_is_found_at_distance_zero(backend):
     x, values, spans = drawn()
     values[0, :5], spans[0] = x[2, 7:12, 1] + 0.0, torch.tensor([5, 1, 0, 30])
-    distances, offsets = subsequence_match(x, values, spans)
+    with kernels.using(subsequence_match=backend):
+        distances, offsets = subsequence_match(x, values, spans)
     assert distances[2, 0] == 0.0 and offsets[2, 0] == 7
 
 
 def test_small_tiles_give_the_same(monkeypatch):
     from kernels.subsequence_match import tiled
 
-    before = subsequence_match(*drawn(), complexity=True)
     monkeypatch.setitem(tiled.PRODUCTS, "cpu", 40)
     monkeypatch.setitem(tiled.PATTERNS, "cpu", 2)
-    after = subsequence_match(*drawn(), complexity=True)
-    assert_close(before, after)
+    assert_same("torch", *drawn(), complexity=True)
+
+
+def test_many_patterns_are_left_to_the_tiles(monkeypatch):
+    from kernels.subsequence_match import direct
+
+    x, values, spans = drawn()
+    assert direct.fits(x, values, spans) == ""
+    monkeypatch.setattr(direct, "MOST", 100)
+    assert direct.fits(x, values, spans) == "more than 100 differences"
+    with kernels.using(subsequence_match="torch"):
+        expected = subsequence_match(x, values, spans)
+    assert_close(subsequence_match(x, values, spans), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_row_holds_after_its_pattern_does_not_count(backend):
+    x, values, spans = drawn()
+    values[:, -1], spans[:, 0] = torch.nan, spans[:, 0].clamp(max=8)
+    assert_same(backend, x, values, spans, complexity=True)
 
 
 def test_low_precision_is_compared_in_single_precision():
@@ -115,19 +142,23 @@ def test_low_precision_is_compared_in_single_precision():
     assert_close(ours, exact)
 
 
-def test_the_search_compiles_and_runs_on_the_meta_device():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_search_compiles_and_runs_on_the_meta_device(backend):
     x, values, spans = drawn()
     torch.compiler.reset()
     compiled = torch.compile(lambda *args: subsequence_match(*args), fullgraph=True, backend="aot_eager")
-    assert_close(compiled(x, values, spans), subsequence_match(x, values, spans))
-    distances, offsets = subsequence_match(x.to("meta"), values.to("meta"), spans)
+    with kernels.using(subsequence_match=backend):
+        assert_close(compiled(x, values, spans), subsequence_match(x, values, spans))
+        distances, offsets = subsequence_match(x.to("meta"), values.to("meta"), spans)
     assert distances.shape == offsets.shape == (5, 25) and distances.is_meta
 
 
-def test_autocast_does_not_round_the_search():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        ours = subsequence_match(*drawn())
-    assert_close(ours, subsequence_match(*drawn()), rtol=0, atol=0)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_does_not_round_the_search(backend):
+    with kernels.using(subsequence_match=backend):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            ours = subsequence_match(*drawn())
+        assert_close(ours, subsequence_match(*drawn()), rtol=0, atol=0)
 
 
 def test_gradients_stop_at_the_search():
@@ -136,7 +167,7 @@ def test_gradients_stop_at_the_search():
     assert not distances.requires_grad
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 def test_patterns_that_cannot_be_are_named(backend):
     x, values, _ = drawn()
     with kernels.using(subsequence_match=backend):
