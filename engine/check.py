@@ -1,11 +1,13 @@
 """Checks of the composed config that need no heavy import: the mode's name and the type of every overridden value."""
 
+import re
 from numbers import Real
 from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from engine import CONF
 from engine.errors import UserError, nearest
@@ -18,16 +20,19 @@ NEEDED = {"test": ("ckpt",), "predict": ("ckpt", "input", "output"), "report": (
 TRACKED = ("fit", "test", "claim")
 """Modes that open the loggers of the config."""
 
-PATHS = ("ckpt", "input", "output", "path", "data.root", "data.path")
+PATHS = ("ckpt", "input", "output", "path", "data.root", "data.path", "data.test_path")
 """Keys that hold a path, null by default."""
+
+FREE = ("data.validation",)
+"""Keys that take a number or a word."""
 
 RERUN = ("never", "failed", "stale", "always")
 """What a sweep may be told to do again: see conf/config.yaml."""
 
 
 def check(cfg: DictConfig, overrides: list[str]) -> None:
-    """Raises UserError for an unknown mode or key, a missing argument of the mode or package of a logger, or a value of
-    the wrong type."""
+    """Raises UserError for an unknown mode or key, a missing argument of the mode or package of a logger, a value of
+    the wrong type, or a name that a table of the data config does not have."""
     if cfg.mode not in MODES:
         raise UserError(f"mode={cfg.mode} is not a mode: {nearest(str(cfg.mode), MODES)}")
     for key in NEEDED.get(cfg.mode, ()):
@@ -45,6 +50,24 @@ def check(cfg: DictConfig, overrides: list[str]) -> None:
         raise UserError(f"retries={cfg.retries}: expected a whole number, 0 or more")
     if cfg.mode in TRACKED:
         need_loggers(cfg.logger)
+    try:
+        OmegaConf.to_container(cfg.data, resolve=True)
+    except InterpolationKeyError as error:
+        raise UserError(missing_key(error)) from None
+
+
+def missing_key(error: InterpolationKeyError) -> str:
+    """`${data.source.sets.${data.name}.length}` with a name that is none: the nearest keys that stand there."""
+    line = str(error).splitlines()[0]
+    found = re.match(r"Interpolation key '([\w.-]+)' not found", line)
+    node, passed = error.parent_node._get_root(), []
+    for part in found[1].split(".") if found else ():
+        if not isinstance(node, DictConfig) or part not in node:
+            keys = map(str, node) if isinstance(node, DictConfig) else ()
+            return f"{'.'.join(passed)}: there is no {part!r}; {nearest(part, keys)}"
+        node = node._get_node(part)
+        passed.append(part)
+    return line
 
 
 def known_keys() -> set[str]:
@@ -75,6 +98,8 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
     for key in keys:
         before = OmegaConf.select(default, key, throw_on_missing=False)
         value = OmegaConf.select(cfg, key)
+        if key in FREE and not isinstance(value, DictConfig | ListConfig):
+            continue
         if key in PATHS and isinstance(value, DictConfig | ListConfig):
             raise UserError(f"{key}={value}: expected one path")
         wanted = mismatch(before, value)

@@ -59,6 +59,8 @@ def fit(run: Run) -> float | None:
             tester = make_trainer(run, distributed.for_evaluation(config), task, data)
             tester.loggers = loggers
         metrics = ({} if objective is None else {task.monitor: objective}) | score(tester, task, data)
+        if best is None and task.model.state_dict() and run.leads:  # nothing was trained, but found in the data
+            save_untrained(RecordConfig(run, published(run)), tester, run.dir / "best.ckpt")
         drawn = figures.save(run.dir / "figures", task, history) if run.leads else []
     except BaseException as error:
         status = (
@@ -129,6 +131,15 @@ def train(
         trainer.save_checkpoint(best)
     load_weights(task, read_checkpoint(best), best)
     return best
+
+
+def save_untrained(record: RecordConfig, trainer: L.Trainer, path: Path) -> None:
+    """A checkpoint of what a model without parameters took from the training data: what mode=test and predict read."""
+    task = trainer.lightning_module
+    contents = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(contents)
+    record.on_save_checkpoint(trainer, task, contents)
+    torch.save(contents, path)
 
 
 def score(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Constructor checks: a wrong value is refused with the value, what is allowed and what to do."""
 
+from importlib.util import find_spec
+
 
 def whole(name: str, value: int, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -35,3 +37,9 @@ def factory(name: str, value) -> None:
     """Something to call with the width, or None for the default."""
     if value is not None and not callable(value):
         raise ValueError(f"{name}={value!r} must build a module from the width: choose one with model/{name}=<name>")
+
+
+def package(name: str, what: str) -> None:
+    """An optional package must be installed."""
+    if find_spec(name) is None:
+        raise ValueError(f"{what} needs the package {name}, which is not installed: pip install {name}")

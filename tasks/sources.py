@@ -68,7 +68,7 @@ def locate(data: Mapping) -> Path:
     """
     source = data.get("source") or {}
     if data.get("path"):
-        return _users_file(Path(str(data["path"])).expanduser())
+        return users_file("data.path", data["path"])
     if not source.get("files"):
         raise ValueError(f"data={data.get('name')} reads your own file: add data.path=<file.csv>")
     if data.get("root") and not Path(str(data["root"])).expanduser().is_dir():
@@ -103,9 +103,24 @@ def in_cache(name: str) -> Path:
 
 
 def identity(data: Mapping) -> str | None:
-    """sha256 of the (unpacked) file found without downloading; None if it is not there. For the run's fingerprint."""
+    """sha256 of the (unpacked) file found without downloading, and of those that belong to it; None if it is not there.
+    For the run's fingerprint."""
     path = find(data)
-    return None if path is None else sha256(path)
+    if path is None:
+        return None
+    more = [Path(str(data["test_path"])).expanduser()] if data.get("test_path") else _test_file(path)
+    hashes = [sha256(file) for file in (path, *more) if file.is_file()]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def partners(data: Mapping, path: Path) -> list[Path]:
+    """The file with the test part, if there is one: `data.test_path`, else `x_TEST.y` beside a file `x_TRAIN.y`."""
+    return [users_file("data.test_path", data["test_path"])] if data.get("test_path") else _test_file(path)
+
+
+def _test_file(path: Path) -> list[Path]:
+    other = path.with_name("_TEST".join(path.name.rsplit("_TRAIN", 1)))
+    return [other] if other != path and other.is_file() else []
 
 
 def read_bytes(path: Path) -> bytes:
@@ -170,18 +185,18 @@ def download(url: str, target: Path, expected: list[str]) -> Path:
     return target
 
 
-def _users_file(path: Path) -> Path:
+def users_file(key: str, value: str) -> Path:
+    """The file that a key of the config names. Raises FileNotFoundError or ValueError with what is near it."""
+    path = Path(str(value)).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
         inside = sorted(p.name for p in path.iterdir() if p.is_file())[:5]
-        raise ValueError(
-            f"data.path={path} is a folder, not a file: name one of its files ({', '.join(inside) or 'none'})"
-        )
+        raise ValueError(f"{key}={path} is a folder, not a file: name one of its files ({', '.join(inside) or 'none'})")
     siblings = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else f"looked in {path.parent.absolute()}"
-    raise FileNotFoundError(f"data.path={path} does not exist: {hint}")
+    raise FileNotFoundError(f"{key}={path} does not exist: {hint}")
 
 
 def _in_package(source: Mapping) -> Path | None:

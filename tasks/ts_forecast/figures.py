@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from tasks import attention
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,12 +23,12 @@ def draw(task: "Forecast") -> Iterator[tuple[str, "Figure"]]:
     count = len(data.test)
     picked = torch.linspace(0, count - 1, min(WINDOWS, count)).long()
     batch = {key: value.to(task.device) for key, value in data.test[picked].items()}
-    weights = AttentionWeights(task.model)
+    weights = attention.AttentionWeights(task.model)
     with torch.inference_mode(), weights:
         forecast = task.eval()(batch)
     yield "forecast", forecasts(batch["x"].cpu(), batch["y"].cpu(), forecast.cpu(), data, picked)
     if weights.maps:
-        yield "attention", attention(weights.maps, data.columns)
+        yield "attention", attention.draw(weights.maps, data.columns)
 
 
 def original(values: Tensor, data: Any) -> Tensor:
@@ -60,46 +62,6 @@ def forecasts(x: Tensor, y: Tensor, forecast: Tensor, data: Any, picked: Tensor)
                 panel.set_title(data.columns[variate], fontsize=9)
     axes[0][0].legend(fontsize=7)
     return figure
-
-
-def attention(maps: list[Tensor], columns: list[str]) -> "Figure":
-    """One heat map per attention layer, averaged over windows and heads: which token (row) looks at which (column)."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(maps), figsize=(5.2 * len(maps), 4.6), squeeze=False, layout="constrained")
-    for index, (panel, weights) in enumerate(zip(axes[0], maps, strict=True)):
-        mean = weights.float().mean((0, 1)).cpu()
-        image = panel.imshow(mean, cmap="viridis", vmin=0)
-        panel.set_title(f"attention, layer {index + 1}", fontsize=9)
-        figure.colorbar(image, ax=panel, shrink=0.8)
-        rows, width = mean.shape
-        over_variates = rows == width and len(columns) <= width <= len(columns) + 5
-        if over_variates and width <= 40:
-            names = columns + [f"time {i + 1}" for i in range(width - len(columns))]
-            panel.set_xticks(range(width), names, rotation=90, fontsize=6)
-            panel.set_yticks(range(rows), names, fontsize=6)
-        panel.set(xlabel="is looked at", ylabel="looks")
-    return figure
-
-
-class AttentionWeights:
-    """In its `with` block, gathers the weights (B, heads, T, S) of every module that has them, in order of use."""
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-        self.maps: list[Tensor] = []
-
-    def __enter__(self) -> "AttentionWeights":
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            self.maps.append(module.weights(*args, **kwargs).detach())
-
-        modules = [m for m in self.model.modules() if callable(getattr(m, "weights", None))]
-        self.handles = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in modules]
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for handle in self.handles:
-            handle.remove()
 
 
 def table(task: "Forecast") -> tuple[list[str], list[list[Any]]]:

@@ -26,7 +26,7 @@ def read(path: Path, columns: Sequence[str] | None = None, date_column: str | No
     column called date, datetime, timestamp or time; else the first text column that parses as dates).
     Missing values come back as NaN. Raises ValueError.
     """
-    text = _decode(path)
+    text = decode(path)
     header, separator = _header(text, path)
     at = _line_of(text)
     names = [str(c) for c in columns] if columns is not None else None
@@ -35,14 +35,22 @@ def read(path: Path, columns: Sequence[str] | None = None, date_column: str | No
             raise ValueError(f"{path}: no column {name!r} (data.columns); {nearest(name, header)}")
     if date_column not in (None, "auto") and date_column not in header:
         raise ValueError(f"{path}: no column {date_column!r} (data.date_column); {nearest(date_column, header)}")
-    frame = _parse(text, path, separator, date_column, header)
+    frame = _parse(text, path, separator, (date_column, *DATE_NAMES), header)
     date_column = _date_column(frame, date_column)
     dates = None if date_column is None else _dates(frame[date_column], path, at)
     values, kept = _numbers(frame.drop(columns=[date_column] if date_column else []), names, path, at)
     return Series(values, kept, dates, str(path), at)
 
 
-def _decode(path: Path) -> str:
+def frame(path: Path, as_text: Sequence[str]) -> tuple[pd.DataFrame, Callable[[int], str]]:
+    """All columns of a CSV file with a header, those named in `as_text` as text, and the place of a row ('line 12')."""
+    text = decode(path)
+    header, separator = _header(text, path)
+    return _parse(text, path, separator, as_text, header), _line_of(text)
+
+
+def decode(path: Path) -> str:
+    """The text of a file, plain or gzip, UTF-8 or latin-1. Raises ValueError: it is empty, or no text."""
     raw = sources.read_bytes(path)
     if b"\0" in raw[:4096] or raw[:2] == b"PK":
         raise ValueError(f"{path} is not a text file: save it as CSV (plain or .gz)")
@@ -72,8 +80,8 @@ def _line_of(text: str) -> Callable[[int], str]:
     return at
 
 
-def _parse(text: str, path: Path, separator: str, date_column: str | None, header: list[str]) -> pd.DataFrame:
-    as_text = {name: str for name in header if name == date_column or name.lower() in DATE_NAMES}
+def _parse(text: str, path: Path, separator: str, as_text: Sequence[str | None], header: list[str]) -> pd.DataFrame:
+    kinds = {name: str for name in header if name in as_text or name.lower() in as_text}
     try:
         frame = pd.read_csv(
             io.StringIO(text),
@@ -81,7 +89,7 @@ def _parse(text: str, path: Path, separator: str, date_column: str | None, heade
             names=header,
             skiprows=_blank_lead(text) + 1,
             index_col=False,
-            dtype=as_text,
+            dtype=kinds,
             low_memory=False,
             skipinitialspace=True,
         )
@@ -149,18 +157,29 @@ def _numbers(
         if len(text) and names is None and numbers.isna().all():
             log.warning("%s: column %r holds text only and is left out", path, name)
             continue
-        if len(text):
-            row = int(text[0])
-            raise ValueError(
-                f"{path}: column {name!r}, {at(row)}: {column.iloc[row]!r} is not a number ({len(text)} such "
-                f"rows): correct it, leave it empty (data.missing), or leave the column out (data.columns)"
-            )
-        array = numbers.to_numpy(dtype=np.float64)
-        infinite = np.flatnonzero(np.isinf(array))
-        if len(infinite):
-            raise ValueError(f"{path}: column {name!r}, {at(int(infinite[0]))}: the value is infinite")
         kept.append(name)
-        arrays.append(array)
+        arrays.append(
+            numbers_of(
+                column, path, at, "correct it, leave it empty (data.missing), or leave the column out (data.columns)"
+            )
+        )
     if not kept:
         raise ValueError(f"{path}: no column holds numbers (columns: {', '.join(map(str, frame.columns))})")
     return np.stack(arrays, axis=1), kept
+
+
+def numbers_of(column: pd.Series, path: Path, at: Callable[[int], str], remedy: str) -> np.ndarray:
+    """A column as (R,) float64, missing cells NaN. Raises ValueError, which ends in `remedy`, for text."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    text = np.flatnonzero(numbers.isna() & column.notna())
+    if len(text):
+        row = int(text[0])
+        raise ValueError(
+            f"{path}: column {column.name!r}, {at(row)}: {column.iloc[row]!r} is not a number ({len(text)} such "
+            f"rows): {remedy}"
+        )
+    array = numbers.to_numpy(dtype=np.float64)
+    infinite = np.flatnonzero(np.isinf(array))
+    if len(infinite):
+        raise ValueError(f"{path}: column {column.name!r}, {at(int(infinite[0]))}: the value is infinite")
+    return array

@@ -6,7 +6,13 @@ import pytest
 from omegaconf import OmegaConf
 from presets import CONF, PRESETS, composed, figures, parameters, resolved
 
-PAPERS = {"itransformer": 2023, "ltsf_linear": 2022, "s_mamba": 2024, "ts_survey": 2022}
+PAPERS = {
+    "itransformer": 2023,
+    "ltsf_linear": 2022,
+    "s_mamba": 2024,
+    "shapeformer": 2024,
+    "ts_survey": 2022,
+}
 ROWS = {"etth1", "etth2", "ettm1", "ettm2", "exchange", "weather", "electricity", "traffic"}
 INVERTED_ROWS = ROWS | {"solar", "pems03", "pems04", "pems07", "pems08"}
 EXPECTED = {
@@ -17,6 +23,7 @@ EXPECTED = {
     "s_mamba": INVERTED_ROWS | {"bidirectional"},
     "ts_survey": {"robust", "robust_linear", "size", "decomp", "use_norm"}
     | {"published_robust", "published_size", "published_decomp"},
+    "shapeformer": {"uea", "specific", "random"},
 }
 
 

@@ -19,7 +19,7 @@ from models.mixers.prob_sparse import ProbSparse
 from models.transformer import Transformer
 
 MODELS = Path(__file__).parents[2] / "conf" / "model"
-DATA = "data: {lookback: 96, horizon: 24, variates: 7, marks: 4, season: 24, length: 50, classes: 3}"
+DATA = "seed: 0\ndata: {lookback: 96, horizon: 24, variates: 7, marks: 4, season: 24, length: 50, classes: 3}"
 BY_TEXT = {path.stem: path.read_text() for path in sorted(MODELS.glob("*.yaml"))}
 TASKS = {path.stem for path in (MODELS.parent / "task").glob("*.yaml")}
 CLASSIFIERS = [name for name, text in BY_TEXT.items() if "${data.classes}" in text]
