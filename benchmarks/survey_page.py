@@ -141,7 +141,7 @@ def draw_decomposition(cells: Cells, path: Path) -> None:
         axes.set_title(f"horizon {horizon}", fontsize=10)
         axes.set_xlabel("test MSE")
         axes.grid(alpha=0.3)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(MODELS) - 0.5, -0.5)
     figure.suptitle("filled circle: without, diamond: with decomposition; ring: normalised windows instead", fontsize=9)
     figure.savefig(path, dpi=130)
     plt.close(figure)
