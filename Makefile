@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint format claims bench bench-gpu reproductions clean
+.PHONY: help demo test lint format claims bench bench-gpu reproductions classification survey clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 24
@@ -43,6 +43,12 @@ bench-gpu: .venv/installed  ## kernels at the papers' shapes on this machine's G
 
 reproductions: .venv/installed  ## published rows on three seeds, into benchmarks/reproductions.md (over an hour)
 	$(BIN)/python benchmarks/reproduce.py
+
+classification: .venv/installed  ## classifiers of series on eleven UEA sets, three seeds, into benchmarks/reproductions.md (an hour)
+	$(BIN)/python benchmarks/classification.py
+
+survey: .venv/installed  ## the analyses of the time-series survey on three seeds, into benchmarks/survey/ (about 35 minutes)
+	$(BIN)/python benchmarks/survey.py
 
 clean:  ## remove the environment and caches; outputs stay
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

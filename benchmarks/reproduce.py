@@ -1,7 +1,7 @@
 """Published rows on real data, ours beside the paper's: `python benchmarks/reproduce.py` (or `make reproductions`).
 
 Every row is an ordinary run, `runner <row> seed=<s>`; finished ones are used again.
-Writes benchmarks/reproductions.md.
+Writes a section of benchmarks/reproductions.md.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from statistics import mean, median, stdev
+
+import sections
 
 HERE = Path(__file__).resolve().parent
 SEEDS = (0, 1, 2)
@@ -70,8 +72,6 @@ def main() -> None:
     versions = results[-1]["versions"]
     head = "| command | MSE | paper | diff | MAE | paper | diff | seeds | source of the published figure |"
     text = [
-        "# Published figures, reproduced",
-        "",
         f"Made by `make reproductions`, {date.today()}: torch {versions['torch']}, lightning {versions['lightning']}, "
         f"CPU, {arguments.jobs} runs at a time with one thread each; seeds from 0 up, mean ± standard deviation. "
         "Every test window counts.",
@@ -82,7 +82,7 @@ def main() -> None:
         "",
         "Why a row misses by more than 3 %: [misses.md](misses.md).",
     ]
-    (HERE / "reproductions.md").write_text("\n".join(text) + "\n")
+    sections.replace(HERE / "reproductions.md", "Forecasting", text)
 
 
 if __name__ == "__main__":

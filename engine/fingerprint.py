@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from engine import ROOT
 
-IGNORED = ("hydra", "logger", "output", "path", "debug", "paper", "rerun", "retries", "bench")
+IGNORED = ("hydra", "logger", "output", "path", "debug", "paper", "rerun", "retries", "tags", "bench")
 """Top-level keys that change nothing in the numbers of a run."""
 
 

@@ -16,7 +16,7 @@ MODES = {
     "report": "every run below a folder as one page with tables and charts: path=",
     "sync": "upload the W&B runs that were written offline: path=outputs",
     "workspace": "the task's W&B workspace, on the server or into a file: output=",
-    "catalog": "every preset with its task, claim and published rows",
+    "catalog": "every preset with its task, tags, claim and published rows: tags=",
 }
 
 

@@ -12,11 +12,13 @@ from engine.fingerprint import fingerprint
 
 
 def at(key: Any, table: Any) -> Any:
-    """`${at:${data.horizon},{96: 256, 336: 512}}`: the key's entry, or the nearest number's."""
+    """`${at:${data.horizon},{96: 256, 336: 512}}`: the key's entry, or the nearest number's, or that of `default`."""
     if key in table:
         return table[key]
     numbers = [k for k in table if isinstance(k, int | float)]
     if not numbers or not isinstance(key, int | float):
+        if "default" in table:
+            return table["default"]
         raise ValueError(f"{key!r} is not in the table with {list(table)}")
     return table[min(numbers, key=lambda k: abs(k - key))]
 

@@ -14,10 +14,12 @@ from kernels.grouped_linear import grouped_linear
 from kernels.joint_local_global_attention import joint_local_global_attention
 from kernels.linear_attention import linear_attention
 from kernels.linear_cross_entropy import linear_cross_entropy
+from kernels.matrix_profile import matrix_profile
 from kernels.registry import choices, configure, recording, using
 from kernels.selective_scan import selective_scan
 from kernels.sparse24_linear import sparse24_linear
 from kernels.stripe_attention import stripe_attention
+from kernels.subsequence_match import subsequence_match
 
 __all__ = [
     "BlockMask",
@@ -32,9 +34,11 @@ __all__ = [
     "joint_local_global_attention",
     "linear_attention",
     "linear_cross_entropy",
+    "matrix_profile",
     "recording",
     "selective_scan",
     "sparse24_linear",
     "stripe_attention",
+    "subsequence_match",
     "using",
 ]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import checks
-from models.layers.blocks import EncoderBlock, Mixer
+from models.layers.blocks import EncoderBlock, Mixer, bind, share
 from models.layers.embeddings import StepEmbedding
 from models.layers.instance_norm import denormalise, normalise
 from models.mixers.attention import Attention
@@ -44,9 +44,10 @@ class StepEncoder(nn.Module):
         checks.fraction("dropout", dropout)
         checks.factory("mixer", mixer)
         self.length, self.variates = length, variates
-        mixer = mixer or partial(Attention, heads=heads, dropout=dropout)
+        mixer = bind(mixer or partial(Attention, heads=heads, dropout=dropout), length=length)
         self.embed = StepEmbedding(variates, 0, d_model, length, dropout)
         self.blocks = nn.ModuleList(EncoderBlock(d_model, d_ff, mixer, dropout) for _ in range(depth))
+        share(block.mixer for block in self.blocks)
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, x_BLN: Tensor) -> Tensor:

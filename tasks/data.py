@@ -36,11 +36,15 @@ def at_least(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name}={value!r}: give an integer of at least {least}")
 
 
+def seeded(*parts: object) -> torch.Generator:
+    """A generator whose numbers are a function of `parts` (a seed, an epoch, a window's number, ...) alone."""
+    digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """(count,) int64: the permutation of epoch `epoch`, a function of count, seed and epoch alone."""
-    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return torch.randperm(count, generator=generator)
+    return torch.randperm(count, generator=seeded(seed, epoch))
 
 
 class IndexBatches(Sampler[Tensor]):

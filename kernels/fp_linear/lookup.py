@@ -1,6 +1,7 @@
 """The linear layer in few torch operations: the codes are looked up in a table, bytes with two codes in one of pairs.
 
-The decoded weight lives for one matrix product: backward looks it up again, so that a model keeps its codes only.
+The decoded weight lives for one matrix product: backward looks it up again, so that a model keeps its codes only; but
+on a CPU, where looking up takes as long as a product with few rows, autograd keeps the weight for backward.
 
 Shapes: K inputs, N outputs.
 """
@@ -42,6 +43,9 @@ def fp_linear(
             input_exponent_bias = input_exponent_bias + input_shift
         quantize = _format.quantize if x.dtype == torch.float64 else _Quantize.apply
         x = quantize(x, input_format, input_exponent_bias)
+    if x.is_cpu:
+        unit = _unit(format, exponent_bias, x.dtype)
+        return F.linear(x, (_levels(codes, format, x.shape[-1], x.dtype) * unit).to(x.dtype), bias)
     return _Product.apply(x, codes, format, exponent_bias, bias)
 
 
@@ -71,12 +75,20 @@ class _Product(torch.autograd.Function):
 
 def _weight(codes: Tensor, format: FloatFormat, exponent_bias: Tensor, inputs: int, dtype: torch.dtype) -> Tensor:
     """The decoded weight (N, K) in this dtype."""
+    return _levels(codes, format, inputs, dtype).mul_(_unit(format, exponent_bias, dtype))
+
+
+def _levels(codes: Tensor, format: FloatFormat, inputs: int, dtype: torch.dtype) -> Tensor:
+    """The weight (N, K) in units of the highest binade."""
     levels = torch.tensor(format.levels, dtype=dtype, device=codes.device)
     if format.bits == 4:
         levels = torch.stack((levels.repeat(16), levels.repeat_interleave(16)), dim=-1).view(PAIR[dtype.itemsize])
-    weight = levels.flatten().index_select(0, codes.flatten().int()).view(dtype).view(codes.shape[0], -1)
-    unit = format.unit(exponent_bias.to(torch.promote_types(dtype, torch.float32)))
-    return weight[:, :inputs].mul_(unit.unsqueeze(-1))
+    return levels.flatten().index_select(0, codes.flatten().int()).view(dtype).view(codes.shape[0], -1)[:, :inputs]
+
+
+def _unit(format: FloatFormat, exponent_bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """The highest binade of each output (N, 1) or of all (1,), in float32 at least."""
+    return format.unit(exponent_bias.to(torch.promote_types(dtype, torch.float32))).unsqueeze(-1)
 
 
 class _Quantize(torch.autograd.Function):

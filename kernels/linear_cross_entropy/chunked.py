@@ -16,7 +16,7 @@ NAME = "torch"
 PRIORITY = 10
 REQUIRES = "a floating-point dtype"
 
-CHUNK = {"cpu": 2**18, "cuda": 2**27}  # logits of a chunk
+CHUNK = {"cpu": 2**21, "cuda": 2**27}  # logits of a chunk: with fewer on a CPU, threads wait for each other
 ROWS = 128  # a chunk has at least as many tokens: each one reads and writes the whole gradient of the weight
 
 
@@ -154,10 +154,12 @@ def _over_chunks(
     loss, gx, gw, gb = _outputs(x, weight, asked)
     gw_sum, gb_sum = gw.to(loss.dtype).zero_(), gb.to(loss.dtype).zero_()  # over chunks in float32
     rows = max(ROWS, CHUNK.get(x.device.type, CHUNK["cuda"]) // weight.shape[0])
+    buffer = x.new_empty(min(rows, x.shape[0]), weight.shape[0])  # one for all chunks: new memory costs page faults
     for start in range(0, x.shape[0], rows):
         span = slice(start, start + rows)
         x_ = x[span]
-        z = x_ @ weight.t() if bias is None else torch.addmm(bias, x_, weight.t())
+        z = buffer[: x_.shape[0]]
+        torch.mm(x_, weight.t(), out=z) if bias is None else torch.addmm(bias, x_, weight.t(), out=z)
         loss[span], g = _loss_and_gradient(z.to(loss.dtype), target[span, None], label_smoothing, any(asked))
         if g is None:
             continue
@@ -176,18 +178,16 @@ def _over_chunks(
 def _loss_and_gradient(
     z: Tensor, target: Tensor, label_smoothing: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Logits (n, V), target (n, 1) -> the loss (n,) of each token and its gradient (n, V)."""
+    """Logits (n, V), target (n, 1) -> the loss (n,) of each token and its gradient (n, V), in the logits' memory."""
+    log_sum = z.amax(1) if with_gradient else 0.0
+    if not with_gradient:
+        z = torch.log_softmax(z, 1, out=z)  # a shift of the logits does not change the loss
+    at_target, mean = z.gather(1, target)[:, 0], z.mean(1) if label_smoothing else 0.0
+    g = None
     if with_gradient:
-        g = torch.softmax(z, 1)
-        log_sum = z.amax(1) - g.amax(1).log()  # the largest probability never underflows
-    else:
-        g, z = None, torch.log_softmax(z, 1)  # a shift of the logits does not change the loss
-        log_sum = 0.0
-    loss = log_sum - (1 - label_smoothing) * z.gather(1, target)[:, 0]
-    if label_smoothing:
-        loss -= label_smoothing * z.mean(1)
-    if g is not None:
+        g = torch.softmax(z, 1, out=z)
+        log_sum -= g.amax(1).log()  # the largest probability never underflows
         if label_smoothing:
             g -= label_smoothing / g.shape[1]
         g.scatter_add_(1, target, g.new_full((), label_smoothing - 1).expand_as(target))
-    return loss, g
+    return log_sum - (1 - label_smoothing) * at_target - label_smoothing * mean, g

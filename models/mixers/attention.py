@@ -36,8 +36,12 @@ class Attention(nn.Module):
     def forward(self, x_BTD: Tensor, context_BSD: Tensor | None = None) -> Tensor:
         source = x_BTD if context_BSD is None else context_BSD
         q, k, v = self._split(self.q(x_BTD)), self._split(self.k(source)), self._split(self.v(source))
-        out = attention(q, k, v, causal=self.causal, dropout=self.dropout if self.training else 0.0)
+        out = self.attend(q, k, v)
         return F.dropout(self.o(out.transpose(1, 2).flatten(2)), self.proj_dropout, self.training)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (B, h, T, d), k (B, h, S, d), v (B, h, S, e) -> (B, h, T, e)."""
+        return attention(q, k, v, causal=self.causal, dropout=self.dropout if self.training else 0.0)
 
     def weights(self, x_BTD: Tensor, context_BSD: Tensor | None = None) -> Tensor:
         """The attention weights, without dropout: (B, h, T, S), rows sum to 1."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.shapelets import Shapelet
 from tasks import attention
+from tasks.ts_classification import tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +36,12 @@ def draw(task: "SeriesClassification") -> Iterator[tuple[str, "Figure"]]:
         yield "attention", attention.draw(maps, data.variate_names)
     if hasattr(task.model, "shapelets"):
         yield "shapelets", draw_shapelets(task.model.shapelets(), data)
+    if hasattr(task.model, "attributions"):
+        firsts = looked_at[data.test.y[looked_at].diff(prepend=torch.tensor([-1])) != 0]
+        batch = {key: value.to(task.device) for key, value in data.test[firsts].items()}
+        told = task.model.attributions(batch["x"], batch["lengths"])
+        values = [original(data, data.test.x[case], int(data.test.lengths[case])) for case in firsts]
+        yield from tokens.draw(type(told)(*(part.cpu() for part in told)), values, data.class_names, data.variate_names)
 
 
 def look(task: "SeriesClassification", index: Tensor) -> tuple[Tensor, list[Tensor]]:

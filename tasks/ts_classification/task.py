@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 class SeriesClassification(Classification):
     """Classification of whole series; loss, metrics and what a model learns before training are those of the base."""
 
-    logged = (*Classification.logged, "figures/cases", "figures/shapelets", "figures/attention")
+    logged = (
+        *Classification.logged,
+        *("figures/cases", "figures/shapelets", "figures/attention", "figures/tokens", "figures/prior"),
+    )
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """x (B, L, N) and the true lengths (B,)."""

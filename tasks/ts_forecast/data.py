@@ -1,12 +1,13 @@
 """Data of the forecasting task: a series scaled by its train rows, cut into windows (LTSF-Linear, arXiv 2205.13504).
 
 Notable: rows are split in time order; validation and test inputs may reach `lookback` rows back before their border,
-so their first target is the first row of the segment; stride 1, no window is ever dropped; metrics are on the scaled
-values.
+so their first target is the first row of the segment; stride 1 (unless `test_stride`, which makes laptop tests short),
+no window is ever dropped; metrics are on the scaled values.
 Shapes: B batch, L look-back, H horizon, N variates, T marks (time features), R rows.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -84,14 +85,18 @@ class ForecastData(TaskData):
         frequency: str | None = None,
         missing: str = "error",
         input_shuffle: str = "none",
+        input_noise: float = 0.0,
+        test_stride: int = 1,
         drop_last_test: bool = False,
         seed: int = 0,
     ):
         super().__init__(batch_size, seed, drop_last_test)
-        for key, value in {"lookback": lookback, "horizon": horizon, "season": season}.items():
+        counts = {"lookback": lookback, "horizon": horizon, "season": season, "test_stride": test_stride}
+        for key, value in counts.items():
             at_least(f"data.{key}", value, 1)
         choose("data.missing", missing, MISSING_RULES)
         choose("data.input_shuffle", input_shuffle, INPUT_SHUFFLES)
+        _check_noise(input_noise)
         choose("data.marks", marks, (0, MARKS, None))
         check_split(split)
         _check_frequency(frequency)
@@ -99,7 +104,7 @@ class ForecastData(TaskData):
             at_least("data.variates", variates, 1)
         self.name, self.lookback, self.horizon, self.season = name, lookback, horizon, season
         self.variates, self.marks, self.split, self.overlap = variates, marks, list(split), overlap
-        self.input_shuffle = input_shuffle
+        self.input_shuffle, self.input_noise, self.test_stride = input_shuffle, input_noise, test_stride
         self._reading = {
             "name": name,
             "source": source,
@@ -137,9 +142,8 @@ class ForecastData(TaskData):
         shape = {"lookback": self.lookback, "horizon": self.horizon}
         self.train = Windows(scaled, marks, starts[0], stops[0], **shape)
         self.val = Windows(scaled, marks, starts[1], stops[1], **shape)
-        self.test = Windows(
-            scaled, marks, starts[2], stops[2], **shape, input_shuffle=self.input_shuffle, seed=self.seed
-        )
+        inputs = {"input_shuffle": self.input_shuffle, "input_noise": self.input_noise, "seed": self.seed}
+        self.test = Windows(scaled, marks, starts[2], stops[2], **shape, stride=self.test_stride, **inputs)
         self._ready = True
 
     def window_dates(self, split: str, i: int) -> pd.DatetimeIndex | None:
@@ -148,7 +152,7 @@ class ForecastData(TaskData):
         windows: Windows = getattr(self, split)
         if not 0 <= i < len(windows):
             raise IndexError(f"window {i} of {split}: there are {len(windows)}")
-        first = windows.start + i
+        first = windows.start + i * windows.stride
         return None if self.dates is None else self.dates[first : first + self.lookback + self.horizon]
 
     def _check_statement(self, series: Series) -> None:
@@ -193,6 +197,13 @@ class ForecastData(TaskData):
         naive = np.abs(train[lag:] - train[:-lag]).mean(0)
         self.mean, self.std = torch.from_numpy(mean), torch.from_numpy(np.where(constant, 1.0, std))
         self.naive_scale = torch.from_numpy(np.where(naive == 0, 1.0, naive))
+
+
+def _check_noise(noise: float) -> None:
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+        raise ValueError(
+            f"data.input_noise={noise!r}: give a standard deviation in units of the scaled values, 0.1 for one, or 0"
+        )
 
 
 def _check_frequency(frequency: str | None) -> None:

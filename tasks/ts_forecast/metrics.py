@@ -6,7 +6,7 @@ from torchmetrics import Metric
 
 
 class ForecastErrors(Metric):
-    """Sums errors over windows, so that every window counts the same whatever the batches.
+    """Sums errors over windows, so that every value counts the same whatever the batches.
 
     MSE and MAE are on the scaled values (the papers' convention). With `std`, `mean`, `naive_scale` also, in original
     units: MSE, MAE, sMAPE = mean 2|y - f| / (|y| + |f|) in [0, 2], and MASE = MAE / in-sample MAE of the seasonal naive
@@ -32,39 +32,40 @@ class ForecastErrors(Metric):
         super().__init__()
         for name in ("squared", "absolute", "symmetric"):
             self.add_state(name, torch.zeros(horizon, variates), dist_reduce_fx="sum")
-        self.add_state("windows", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(horizon, variates, dtype=torch.long), dist_reduce_fx="sum")
         self.original = std is not None
         for name, value in (("mean", mean), ("std", std), ("naive_scale", naive_scale)):
             self.register_buffer(name, None if value is None else value.float(), persistent=False)
 
-    def update(self, forecast: Tensor, truth: Tensor) -> None:
-        """Adds a batch; both (B, H, N), scaled."""
-        error = forecast - truth
+    def update(self, forecast: Tensor, truth: Tensor, counted: Tensor | None = None) -> None:
+        """Adds a batch; all (B, H, N), the values scaled. counted: which of them count (bool), None for all."""
+        counted = torch.ones_like(truth, dtype=torch.bool) if counted is None else counted
+        error = (forecast - truth) * counted
         self.squared += error.square().sum(0)
         self.absolute += error.abs().sum(0)
-        self.windows += len(error)
+        self.counts += counted.sum(0)
         if self.original:
             f, y = (v * self.std + self.mean for v in (forecast, truth))
-            self.symmetric += (2 * (y - f).abs() / (y.abs() + f.abs()).clamp_min(1e-8)).sum(0)
+            self.symmetric += (counted * 2 * (y - f).abs() / (y.abs() + f.abs()).clamp_min(1e-8)).sum(0)
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars by name."""
-        mse, mae = self.squared / self.windows, self.absolute / self.windows
-        scores = {"mse": mse.mean(), "mae": mae.mean()}
+        count = self.counts.sum()
+        scores = {"mse": self.squared.sum() / count, "mae": self.absolute.sum() / count}
         if self.original:
-            scores["mse_original"] = (mse * self.std**2).mean()
-            scores["mae_original"] = (mae * self.std).mean()
-            scores["smape"] = (self.symmetric / self.windows).mean()
-            scores["mase"] = (mae.mean(0) * self.std / self.naive_scale).nanmean()
+            scores["mse_original"] = (self.squared * self.std**2).sum() / count
+            scores["mae_original"] = (self.absolute * self.std).sum() / count
+            scores["smape"] = self.symmetric.sum() / count
+            mae = self.absolute.sum(0) / self.counts.sum(0)
+            scores["mase"] = (mae * self.std / self.naive_scale).nanmean()
         return scores
 
     def details(self) -> dict[str, list[float]]:
         """MSE and MAE (scaled) per horizon step and per variate, over the windows of all processes."""
         with self.sync_context():
-            mse, mae = self.squared / self.windows, self.absolute / self.windows
-        return {
-            "mse_per_step": mse.mean(1).tolist(),
-            "mae_per_step": mae.mean(1).tolist(),
-            "mse_per_variate": mse.mean(0).tolist(),
-            "mae_per_variate": mae.mean(0).tolist(),
-        }
+            errors = {"mse": self.squared, "mae": self.absolute}
+            return {
+                f"{name}_per_{what}": (sums.sum(axis) / self.counts.sum(axis)).tolist()
+                for what, axis in (("step", 1), ("variate", 0))
+                for name, sums in errors.items()
+            }

@@ -29,7 +29,10 @@ def read_csv(
     frequency: str | None = None,
     missing: str = "error",
 ) -> Series:
-    """A user's CSV file, checked and cleaned (see `table.read`, `series.regular`, `series.fill`). Raises ValueError."""
+    """A user's CSV file, checked and cleaned (see `table.read`, `series.regular`, `series.fill`). Raises ValueError.
+
+    missing: a rule of `series.fill`, or `keep`: missing values stay NaN.
+    """
     return _clean(check_dates(table.read(path, columns, date_column)), frequency, missing)
 
 
@@ -65,7 +68,8 @@ def complete(data: dict) -> dict:
 
 
 def _clean(series: Series, frequency: str | None, missing: str) -> Series:
-    return warn_sentinels(fill(regular(series, frequency), missing))
+    series = regular(series, frequency)
+    return warn_sentinels(series if missing == "keep" else fill(series, missing))
 
 
 def _csv(path: Path, columns: Sequence[str] | None, date_column: str | None) -> Series:

@@ -6,7 +6,16 @@ import pytest
 from omegaconf import OmegaConf
 from presets import CONF, PRESETS, composed, figures, parameters, resolved
 
-PAPERS = {"itransformer": 2023, "ltsf_linear": 2022, "s_mamba": 2024}
+from engine.published import as_list
+
+PAPERS = {
+    "itransformer": 2023,
+    "ltsf_linear": 2022,
+    "s_mamba": 2024,
+    "shapeformer": 2024,
+    "ts_survey": 2022,
+    "vsformer": 2024,
+}
 ROWS = {"etth1", "etth2", "ettm1", "ettm2", "exchange", "weather", "electricity", "traffic"}
 INVERTED_ROWS = ROWS | {"solar", "pems03", "pems04", "pems07", "pems08"}
 EXPECTED = {
@@ -15,6 +24,16 @@ EXPECTED = {
     "ltsf_linear": ROWS
     | {"illness", "order", "electricity_individual", "traffic_individual", "weather_individual", "ettm1_individual"},
     "s_mamba": INVERTED_ROWS | {"bidirectional"},
+    "ts_survey": {"robust", "robust_linear", "size", "decomp", "use_norm", "anomaly_msl", "classification"}
+    | {"published_robust", "published_size", "published_decomp"},
+    "shapeformer": {"uea", "specific", "random"},
+    "vsformer": {"uea", "ablation", "prior", "value"},
+}
+TAXONOMY = {  # Wen et al. 2022, sec. 3 to 5; none, state-space, inverted, linear, branches are beyond it
+    "task": ("forecasting", "anomaly-detection", "classification", "imputation"),
+    "positions": ("vanilla", "learnable", "timestamp", "none"),
+    "attention": ("full", "sparse", "low-rank", "state-space", "none"),
+    "architecture": ("plain", "decomposition", "hierarchical", "inverted", "linear", "branches"),
 }
 
 
@@ -37,6 +56,12 @@ def test_preset_has_a_complete_paper_block(preset):
     assert paper["year"] == PAPERS[preset.split("/")[0]]
     assert re.fullmatch(r"\d{4}\.\d{5}", paper["arxiv"])
     assert paper["code"] is None or paper["code"].startswith("https://github.com/")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_tags_are_words_of_the_surveys_taxonomy(preset):
+    for kind, words in (resolved(preset)["paper"].get("tags") or {}).items():
+        assert set(TAXONOMY[kind]) >= set(as_list(words)), kind
 
 
 @pytest.mark.parametrize("preset", PRESETS)

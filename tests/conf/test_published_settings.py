@@ -54,6 +54,12 @@ LINEAR = [
     ("ltsf_linear/weather", 96, "weather", 336, 16, 0.0001),
     ("ltsf_linear/illness", 24, "illness", 104, 32, 0.01),
 ]
+SURVEY = [
+    # preset, horizon, data, look-back, batch, lr, width, layers, epochs
+    ("ts_survey/published_robust", 96, "ettm2", 96, 32, 1e-4, 512, 2, 10),
+    ("ts_survey/published_size", 96, "ettm2", 96, 32, 1e-4, 512, 6, 10),
+    ("ts_survey/published_decomp", 720, "ettm2", 96, 32, 1e-4, 512, 2, 10),
+]
 SWITCHES = [
     ("itransformer/weather", 96, "model.use_norm", True),
     ("itransformer/pems04", 12, "model.use_norm", False),
@@ -69,6 +75,10 @@ SWITCHES = [
     ("s_mamba", 96, "seed", 2023),
     ("itransformer/traffic", 96, "optim._target_", "torch.optim.Adam"),
     ("ltsf_linear/weather", 96, "optim.schedule._target_", "tasks.schedules.halving"),
+    ("ts_survey/published_robust", 96, "model.d_ff", 2048),
+    ("ts_survey/published_robust", 96, "model.decomposition", False),
+    ("ts_survey/published_decomp", 96, "model.moving_average", 25),
+    ("ts_survey/published_size", 96, "optim.schedule._target_", "tasks.schedules.halving"),
     ("ltsf_linear/weather_individual", 96, "model.individual", True),
     ("ltsf_linear/weather_individual", 96, "optim.lr", 0.0001),
 ]
@@ -80,7 +90,7 @@ def value(config, key):
     return config
 
 
-@pytest.mark.parametrize("row", [*INVERTED, *LINEAR], ids=lambda row: f"{row[0]}-{row[1]}")
+@pytest.mark.parametrize("row", [*INVERTED, *LINEAR, *SURVEY], ids=lambda row: f"{row[0]}-{row[1]}")
 def test_preset_has_the_settings_of_the_official_script(row):
     preset, horizon, *expected = row
     config = resolved(preset, (("data.horizon", horizon),))

@@ -71,6 +71,24 @@ def test_catalog_lists_every_preset_with_its_figures_and_claim(runner):
     assert {line.split()[0] for line in out.splitlines() if "task=ts_forecast" in line} == set(names)
     first = out.partition("\nitransformer/")[0]
     assert "mse 0.386, mae 0.405" in first and "claim: inverting helps" in first
+    assert "tags: task forecasting, positions timestamp, attention full, architecture inverted" in first
+
+
+@pytest.fixture
+def few_presets(monkeypatch):
+    """Composing every preset takes seconds."""
+    few = ["itransformer", "ltsf_linear", "s_mamba", "s_mamba/etth1"]
+    monkeypatch.setattr("engine.catalog.options", lambda group: few)
+
+
+def test_catalog_lists_only_the_presets_that_have_every_wanted_tag(runner, few_presets):
+    out = runner("mode=catalog", "tags=[inverted,state-space]").out
+    assert {line.split()[0] for line in out.splitlines() if "task=" in line} == {"s_mamba", "s_mamba/etth1"}
+
+
+def test_a_tag_that_no_preset_has_is_refused_with_the_nearest(runner, few_presets):
+    outcome = runner("mode=catalog", "tags=forcasting")
+    assert outcome.code == 2 and outcome.line.endswith("no preset has this tag; did you mean forecasting?")
 
 
 def test_a_strict_kernel_that_does_not_run_here_is_refused_in_one_line(runner, monkeypatch):

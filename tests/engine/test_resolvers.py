@@ -24,6 +24,11 @@ def test_any_other_number_gives_the_nearest_ones_entry(horizon, width):
     assert at(str(horizon)) == width
 
 
+def test_a_table_may_have_an_entry_for_all_other_names():
+    register()
+    assert OmegaConf.create({"x": "${at:${y},{RacketSports: 10, default: 20}}", "y": "mine"}).x == 20
+
+
 def test_a_key_that_is_no_number_is_told():
     with pytest.raises(OmegaConfBaseException, match=r"'far' is not in the table"):
         at("far")

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from compare import DEVICE, LOW_PRECISION, agrees, compiles, random
+from compare import DEVICE, LOW_PRECISION, agrees, compiles, random, run
 from torch import Tensor
 from torch.testing import assert_close
 
 import kernels
-from kernels.fp_linear import FloatFormat, decode, encode, fp_linear, pack4, quantize, unpack4
+from kernels.fp_linear import FloatFormat, decode, encode, fp_linear, lookup, pack4, quantize, unpack4
 
 E1M2, E2M1, E3M0, E4M3 = FloatFormat(1, 2), FloatFormat(2, 1), FloatFormat(3, 0), FloatFormat(4, 3)
 FORMATS = [FloatFormat(e, m) for e in range(1, 8) for m in range(8 - e)]
@@ -206,6 +206,16 @@ def test_torch_agrees_with_the_reference(name):
 def test_torch_agrees_in_other_precisions(dtype, shift):
     agrees("fp_linear", "torch", *case("E3M0, E1M2 inputs", dtype, shift))
     agrees("fp_linear", "torch", *case("E4M3", dtype, shift))
+
+
+@pytest.mark.parametrize("name", ["E2M1", "E1M2, many rows", "E3M2 per tensor"])
+def test_looking_the_weight_up_again_for_backward_as_on_a_gpu_changes_no_gradient(name):
+    format, _, shape, outputs, per_tensor = CASES[name]
+    codes, exponent_bias = layer(format, outputs, shape[-1], per_tensor)
+    inputs = [*random(shape), exponent_bias, *random((outputs,), seed=1)]
+    again = run("fp_linear", "torch", lambda x, b, bias: lookup._Product.apply(x, codes, format, b, bias), inputs)
+    kept = run("fp_linear", "torch", lambda x, b, bias: fp_linear(x, codes, format, b, bias), inputs)
+    assert_close(again, kept, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)

@@ -4,12 +4,12 @@ from itertools import combinations
 
 import pytest
 import torch
-from compare import DEVICE, LOW_PRECISION, agrees, compiles, random
+from compare import DEVICE, LOW_PRECISION, agrees, compiles, random, run
 from torch import Tensor
 from torch.testing import assert_close
 
 import kernels
-from kernels.sparse24_linear import mask24, pack24, sparse24_linear, unpack24
+from kernels.sparse24_linear import mask24, pack24, sparse24_linear, unpack24, unpacked
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -177,6 +177,21 @@ KINDS = ["values", "int8", "int8 inputs"]
 @pytest.mark.parametrize("name", CASES)
 def test_torch_agrees_with_the_reference(name, kind):
     agrees("sparse24_linear", "torch", *case(name, kind))
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["values", "int8"])
+def test_unpacking_again_for_backward_as_on_a_gpu_changes_no_gradient(int8):
+    x, weight, bias = random((2, 3, 20), (7, 20), (7,))
+    values, indices, scale = pack24(weight, int8=int8)
+    learnt = scale if int8 else values
+
+    def arguments(x: Tensor, learnt: Tensor, bias: Tensor) -> tuple:
+        return (x, values, indices, learnt, bias) if int8 else (x, learnt, indices, None, bias)
+
+    inputs = [x, learnt.requires_grad_(), bias]
+    again = run("sparse24_linear", "torch", lambda *given: unpacked._Product.apply(*arguments(*given)), inputs)
+    kept = run("sparse24_linear", "torch", lambda *given: sparse24_linear(*arguments(*given)), inputs)
+    assert_close(again, kept, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -10,9 +10,13 @@ from hydra.utils import instantiate
 
 from models.itransformer import ITransformer
 from models.mixers.attention import Attention
+from models.mixers.auto_correlation import AutoCorrelation
 from models.mixers.flow import FlowAttention
+from models.mixers.fourier import FourierMixer
 from models.mixers.mamba import BiMamba, Mamba
 from models.mixers.none import NoMixing
+from models.mixers.prob_sparse import ProbSparse
+from models.transformer import Transformer
 
 MODELS = Path(__file__).parents[2] / "conf" / "model"
 DATA = "seed: 0\ndata: {lookback: 96, horizon: 24, variates: 7, marks: 4, season: 24, length: 50, classes: 3}"
@@ -74,6 +78,9 @@ def test_every_model_config_starts_with_a_description(path):
         (["model=itransformer", "model/mixer=bimamba"], BiMamba),
         (["model/mixer=flow"], FlowAttention),
         (["model/mixer=none"], NoMixing),
+        (["model/mixer=prob_sparse"], ProbSparse),
+        (["model/mixer=auto_correlation"], AutoCorrelation),
+        (["model/mixer=fourier", "+model.mixer.length=7"], FourierMixer),
     ],
     ids=lambda value: " ".join(value) or "default" if isinstance(value, list) else "",
 )
@@ -81,6 +88,29 @@ def test_the_mixer_of_any_inverted_model_can_be_overridden(conf, overrides, mixe
     net = build(conf, *overrides)
     assert isinstance(net, ITransformer)
     assert type(net.blocks[0].mixer) is mixer
+
+
+FAMILY = {  # name: mixer, (positions, distil, decomposition)
+    "transformer": (Attention, (True, False, False)),
+    "informer": (ProbSparse, (True, True, False)),
+    "autoformer": (AutoCorrelation, (False, False, True)),
+    "fedformer": (FourierMixer, (False, False, True)),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_paper_of_the_transformers_family_is_a_mixer_and_three_switches(conf, name):
+    net, (mixer, switches) = build(conf, f"model={name}", "model.d_model=16", "model.d_ff=16"), FAMILY[name]
+    assert type(net) is Transformer
+    assert {type(m) for m in (net.encoder[0].mixer, net.decoder[0].mixer, net.decoder[0].cross)} == {mixer}
+    assert (net.embed.positions is not None, len(net.distil) > 0, net.split is not None) == switches
+
+
+@pytest.mark.parametrize("mixer", ["prob_sparse", "auto_correlation", "fourier"])
+def test_encoder_only_models_take_the_familys_mixers(conf, mixer):
+    small = [f"model/mixer={mixer}", "model.d_model=16", "model.heads=2"]
+    assert build(conf, "model=series_encoder", "data.horizon=96", *small)(torch.randn(2, 96, 7)).shape == (2, 96, 7)
+    assert build(conf, "model=series_transformer", *small)(torch.randn(2, 50, 7)).shape == (2, 3)
 
 
 def test_a_preset_may_set_an_option_of_its_mixer_and_the_command_line_may_take_it_back(conf):

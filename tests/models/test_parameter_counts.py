@@ -8,8 +8,11 @@ import torch
 from models.itransformer import ITransformer
 from models.linear import DLinear, Linear, NLinear
 from models.mixers.attention import Attention
+from models.mixers.auto_correlation import AutoCorrelation
 from models.mixers.flow import FlowAttention
+from models.mixers.fourier import FourierMixer
 from models.mixers.mamba import BiMamba, Mamba
+from models.mixers.prob_sparse import ProbSparse
 from models.naive import LastValue, SeasonalNaive
 from models.transformer import Transformer
 
@@ -90,6 +93,32 @@ def test_linear_models_have_the_published_number_of_parameters_at_other_look_bac
 @pytest.mark.parametrize(("variates", "published"), [(7, 10540039), (321, 11665729)], ids=["ett", "electricity"])
 def test_transformer_has_the_published_number_of_parameters(variates, published):
     assert count(Transformer, 96, 96, variates, marks=4) == published
+
+
+AUTOFORMER = {"positions": False, "decomposition": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "published"),
+    [
+        ({"mixer": ProbSparse, "distil": True}, 11328007),
+        (AUTOFORMER | {"mixer": AutoCorrelation}, 10535943),
+        ({"decomposition": True}, 10535943),
+    ],
+    ids=["informer", "autoformer", "decomposed_transformer"],
+)
+def test_the_transformers_family_has_the_published_number_of_parameters(options, published):
+    assert count(Transformer, 96, 96, 7, marks=4, **options) == published
+
+
+@pytest.mark.parametrize(("lookback", "horizon", "modes"), [(96, 96, (48, 64, 64)), (60, 24, (30, 36, 36))])
+def test_fedformer_is_autoformer_and_complex_matrices_for_three_fourier_blocks(lookback, horizon, modes):
+    official, plain = (
+        count(Transformer, lookback, horizon, 7, 4, **AUTOFORMER, mixer=partial(FourierMixer, quirk=quirk))
+        for quirk in ("official", "none")
+    )
+    assert official == 10535943 + sum(2 * 8 * (512 // 8) ** 2 * M for M in modes)
+    assert official - plain == 7 * (512**2 + 512)  # keys and values of 3 self blocks, values of the cross block
 
 
 def test_the_small_transformer_of_the_laptop_run_has_the_measured_number_of_parameters():

@@ -121,7 +121,7 @@ def test_chosen_columns_give_the_univariate_task(file):
 def test_data_without_dates_has_no_marks(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a\n" + "\n".join(map(str, range(100))))
-    assert set(ready(path, variates=1, marks=0).train[torch.tensor([0])]) == {"x", "y"}
+    assert set(ready(path, variates=1, marks=0).train[torch.tensor([0])]) == {"x", "y", "window"}
     with pytest.raises(ValueError, match=r"has no dates: set data.marks=0"):
         ready(path, variates=1)
 
@@ -159,6 +159,10 @@ def test_a_segment_too_short_is_named_with_the_shortest_that_would_do(file, chan
         ({"lookback": 0}, "data.lookback=0: give an integer of at least 1"),
         ({"horizon": 2.5}, "data.horizon=2.5"),
         ({"missing": "mean"}, "data.missing='mean': choose one of error, ffill"),
+        ({"test_stride": 0}, "data.test_stride=0: give an integer of at least 1"),
+        ({"input_noise": -0.1}, "data.input_noise=-0.1: give a standard deviation in units of the scaled values"),
+        ({"input_noise": float("nan")}, "data.input_noise=nan"),
+        ({"input_noise": True}, "data.input_noise=True"),
         ({"input_shuffle": "all"}, "data.input_shuffle='all': choose one of none, full, halves"),
         ({"marks": 5}, "data.marks=5: choose one of 0, 4"),
         ({"frequency": "hourly?"}, "is not a pandas offset"),
@@ -189,6 +193,42 @@ def test_halves_exchanges_the_halves_of_the_test_inputs(file):
     plain, mixed = ready(file), ready(file, input_shuffle="halves")
     x = plain.test[torch.tensor([0])]["x"]
     torch.testing.assert_close(mixed.test[torch.tensor([0])]["x"], torch.cat([x[:, 4:], x[:, :4]], 1))
+
+
+def test_noise_has_the_stated_deviation_and_is_on_the_test_inputs_alone(file):
+    plain, noisy = ready(file), ready(file, input_noise=0.3)
+    index = torch.arange(len(plain.test))
+    a, b = plain.test[index], noisy.test[index]
+    noise = b["x"] - a["x"]
+    assert noise.std() == pytest.approx(0.3, rel=0.1) and noise.mean().abs() < 0.05
+    assert torch.equal(a["y"], b["y"]) and torch.equal(a["marks"], b["marks"])
+    for split in ("train", "val"):
+        assert torch.equal(getattr(plain, split)[index[:5]]["x"], getattr(noisy, split)[index[:5]]["x"])
+
+
+def test_noise_of_a_window_depends_on_seed_and_window_alone(file):
+    noisy = ready(file, input_noise=0.3)
+    together = noisy.test[torch.arange(len(noisy.test))]["x"]
+    assert torch.equal(noisy.test[torch.tensor([5, 2])]["x"], together[[5, 2]])
+    assert torch.equal(ready(file, input_noise=0.3).test[torch.tensor([5])]["x"], together[5:6])
+    plain = ready(file).test[torch.arange(len(noisy.test))]["x"]
+    noise = together - plain
+    assert not torch.allclose(noise[0], noise[1])
+    other = ready(file, input_noise=0.3, seed=1).test[torch.tensor([5])]["x"] - plain[5:6]
+    assert not torch.allclose(other, noise[5:6])
+    torch.testing.assert_close(ready(file, input_noise=0.6).test[torch.tensor([5])]["x"] - plain[5:6], 2 * noise[5:6])
+
+
+def test_a_test_stride_keeps_every_kth_window_as_it_is(file):
+    every = ready(file, input_noise=0.3, input_shuffle="full")
+    third = ready(file, input_noise=0.3, input_shuffle="full", test_stride=3)
+    assert (len(every.test), len(third.test), len(third.val)) == (17, 6, len(every.val))
+    a, b = every.test[torch.arange(0, 17, 3)], third.test[torch.arange(6)]
+    assert all(torch.equal(a[key], b[key]) for key in ("x", "y", "marks", "future_marks", "window"))
+    assert b["x"].is_contiguous() and b["window"].tolist() == [0, 3, 6, 9, 12, 15]
+    assert list(third.window_dates("test", 5)) == list(every.window_dates("test", 15))
+    with pytest.raises(IndexError):
+        third.test[torch.tensor([6])]
 
 
 def test_time_features_are_the_four_of_the_papers_in_their_order():
