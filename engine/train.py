@@ -112,6 +112,7 @@ def quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=PossibleUserWarning)  # "more workers": windows are gathered in memory
+    warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero", UserWarning)  # no validation part
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists", UserWarning)  # it holds config.yaml and run.log
     warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning's own use of torch
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,9 +56,9 @@ def look(task: "SeriesClassification", index: Tensor) -> tuple[Tensor, list[Tens
     return logits, weights.maps
 
 
-def original(data: "SeriesClasses", x_LN: Tensor, length: int) -> Tensor:
+def original(data: "SeriesClasses", x_LN: Tensor, length: int) -> np.ndarray:
     """One case's true steps (length, N) in original units."""
-    return x_LN[:length].double() * data.std + data.mean
+    return (x_LN[:length].double() * data.std + data.mean).numpy()
 
 
 def draw_cases(data: "SeriesClasses", index: Tensor, predicted: Tensor) -> "Figure":
