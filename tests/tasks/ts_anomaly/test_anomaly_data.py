@@ -176,7 +176,7 @@ def test_missing_values_and_labels_that_are_no_labels_are_placed(own):
         ready("csv", path=str(own), train_share=0.5)
     table["label"] = 2
     table.to_csv(own, index=False)
-    with pytest.raises(ValueError, match="the label of row 1 is 2.0 .*write 1 for an anomalous step"):
+    with pytest.raises(ValueError, match=r"the label of row 1 is 2.0 .*write 1 for an anomalous step"):
         ready("csv", path=str(own), train_share=0.5, missing="ffill")
 
 
