@@ -46,7 +46,24 @@ def write_cases(root: Path, data: DictConfig) -> list[str]:
     return ["data.cases=null"]
 
 
+def write_recording(root: Path, data: DictConfig) -> list[str]:
+    """Two channels of three windows in train and test; a fifth of each test part is anomalous."""
+    if data.source.format == "nyc_cancellations":
+        return []
+    rows = 3 * (data.lookback + data.horizon)
+    offsets = np.array([0, rows, 2 * rows])
+    values = np.random.default_rng(0).normal(size=(2, 2 * rows, data.variates)).astype(np.float32)
+    label = (np.arange(2 * rows) % 5 == 0).astype(np.uint8)
+    path = root / data.source.files[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = np.array(["A-1", "B-1"])
+    parts = {"train": values[0], "test": values[1], "train_offsets": offsets, "test_offsets": offsets}
+    np.savez(path, label=label, channels=channels, **parts)
+    return []
+
+
 WRITERS = {
     "tasks.ts_forecast.data.ForecastData": write_series,
     "tasks.ts_classification.data.SeriesClasses": write_cases,
+    "tasks.ts_anomaly.data.AnomalyData": write_recording,
 }

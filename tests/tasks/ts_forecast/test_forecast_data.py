@@ -12,8 +12,8 @@ from tasks.ts_forecast.data import ForecastData, split_rows
 from tasks.ts_forecast.marks import following, time_features
 
 ROOT = Path(__file__).parents[3]
-NAMES = sorted(p.stem for p in (ROOT / "conf/data").glob("*.yaml") if not p.stem.startswith("_"))
-SETS = [name for name in NAMES if name not in ("csv", "ts_forecast")]
+NAMES = sorted(p.stem for p in (ROOT / "conf/data").glob("*.yaml") if "- _series" in p.read_text())
+SETS = [name for name in NAMES if name != "csv"]
 
 
 def config(name, *overrides):
