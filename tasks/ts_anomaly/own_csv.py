@@ -26,8 +26,8 @@ def read_csv(
     """The variates of a CSV file, checked and filled (`data.columns`, `frequency`, `missing`), and its labels.
 
     dates: the date column, `auto` or None. labels: the label column, `auto` (one of `LABEL_NAMES`, if there is one) or
-    None. A step that only the grid of `data.frequency` adds is not anomalous. as_it_is: a published file, whose dates may
-    repeat. Raises ValueError.
+    None. A step that only the grid of `data.frequency` adds is not anomalous. as_it_is: a published file, whose dates
+    may repeat. Raises ValueError.
     """
     series = table.read(path, None, dates)
     series = series if as_it_is else check_dates(series)
