@@ -21,14 +21,16 @@ LABEL_NAMES = ("label", "labels", "anomaly", "is_anomaly")
 
 
 def read_csv(
-    path: Path, data: Mapping[str, Any], dates: str | None, labels: str | None = None
+    path: Path, data: Mapping[str, Any], dates: str | None, labels: str | None = None, as_it_is: bool = False
 ) -> tuple[Series, np.ndarray | None]:
     """The variates of a CSV file, checked and filled (`data.columns`, `frequency`, `missing`), and its labels.
 
     dates: the date column, `auto` or None. labels: the label column, `auto` (one of `LABEL_NAMES`, if there is one) or
-    None. A step that only the grid of `data.frequency` adds is not anomalous. Raises ValueError.
+    None. A step that only the grid of `data.frequency` adds is not anomalous. as_it_is: a published file, whose dates
+    may repeat. Raises ValueError.
     """
-    series = check_dates(table.read(path, None, dates))
+    series = table.read(path, None, dates)
+    series = series if as_it_is else check_dates(series)
     name = _label_column(series, labels)
     columns = data.get("columns")
     kept = [str(c) for c in (series.columns if columns is None else columns) if c != name]

@@ -161,7 +161,7 @@ def _nab(path: Path, data: Mapping[str, Any]) -> Recording:
     for name in names:
         key = short[name]
         file = part(data, f"nab {name}", **_nab_file(data, key)["source"])
-        series, _ = read_csv(file, data | {"columns": ["value"]}, dates="timestamp")
+        series, _ = read_csv(file, data | {"columns": ["value"]}, dates="timestamp", as_it_is=True)
         truth = np.zeros(len(series.values), dtype=bool)
         for first, last in windows[key]:
             truth |= np.asarray((series.dates >= first) & (series.dates <= last))

@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from anomaly_configs import config, real
+from hydra.utils import instantiate
 from layouts import TEST, TRAIN, data, ready
 
 from tasks import sources
@@ -130,9 +132,9 @@ def test_rows_that_a_frequency_adds_are_not_anomalous(own):
 
 
 def test_variates_are_counted_without_the_labels(own):
-    config = {"source": {"format": "csv", "files": []}, "path": str(own), "train_path": None, "train_share": 0.5}
-    config |= {"name": "csv", "columns": None, "date_column": "auto", "label_column": "auto", "variates": None}
-    assert layouts.AnomalyData.complete(config)["variates"] == 3
+    open_config = {"source": {"format": "csv", "files": []}, "path": str(own), "train_path": None, "train_share": 0.5}
+    open_config |= {"name": "csv", "columns": None, "date_column": "auto", "label_column": "auto", "variates": None}
+    assert layouts.AnomalyData.complete(open_config)["variates"] == 3
 
 
 @pytest.mark.parametrize(
@@ -227,21 +229,24 @@ def test_the_telemanom_release_is_read_as_it_is_without_the_channel_listed_twice
     assert module.labels.nonzero().flatten().tolist() == [0, 22, 23, 24]
 
 
+@pytest.mark.parametrize("name", ["msl", "smap", "smd", "psm", "nab", "nyc_cancellations", "anomaly_csv"])
+@pytest.mark.parametrize(("scoring", "horizon"), [("reconstruction", None), ("forecast", 1)])
+def test_every_config_constructs_and_its_horizon_follows_the_scoring(name, scoring, horizon):
+    module = instantiate(config(name, f"task.scoring={scoring}"))
+    assert module.scoring == scoring and module.horizon == (horizon or module.lookback)
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "anomalous"),
     [("msl", (58317, 73729, 55), 0.1053), ("smap", (135183, 427617, 25), 0.1279), ("nab", (1548, 8772, 1), 0.1180)],
 )
 def test_the_real_sets_have_the_sizes_that_their_configs_state(name, shape, anomalous):
-    from presets_of_data import real
-
     module = real(name)
     assert (len(module.train_values), len(module.test_rows), module.test_values.shape[1]) == shape
     assert module.labels.float().mean().item() == pytest.approx(anomalous, abs=5e-4)
 
 
 def test_the_set_that_comes_with_the_install_has_the_events_that_its_config_states():
-    from presets_of_data import real
-
     module = real("nyc_cancellations")
     assert module.labels.sum() == 53 and module.segments[0].anomalies_trained_on == 82
     assert sources.find(module._reading) is not None
