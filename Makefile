@@ -16,11 +16,11 @@ help:  ## this list
 demo: .venv/installed  ## install, then forecast the embedded weather data with iTransformer (about 2 minutes)
 	$(BIN)/runner task=ts_forecast model=itransformer
 
-test: .venv/installed  ## lint, import contracts, and all tests
+test: .venv/installed  ## lint, import contracts, and all tests, a file at a time on every core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 lint: .venv/installed  ## ruff and the import contracts
 	$(BIN)/ruff check .

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: torch, not loaded yet, and what tests start take one each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
