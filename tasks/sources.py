@@ -12,6 +12,7 @@ A data config (any mapping with `.get`) states: name, root, path, download and
       urls: [https://...]                    # tried in this order
       sha256: <of the unpacked file>         # or a list of accepted ones; null: a download is used unverified (warning)
       hint: <how else to get it>             # ends the not-found error where there is no URL
+      beside: ["*.csv*"]                     # the set's other files, as seen from the folder of the one that was found
 """
 
 import difflib
@@ -109,6 +110,9 @@ def identity(data: Mapping) -> str | None:
     if path is None:
         return None
     more = [Path(str(data["test_path"])).expanduser()] if data.get("test_path") else _test_file(path)
+    if not data.get("path"):
+        patterns = (data.get("source") or {}).get("beside") or []
+        more += sorted({file for pattern in patterns for file in path.parent.glob(pattern)} - {path})
     hashes = [sha256(file) for file in (path, *more) if file.is_file()]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 

@@ -24,8 +24,9 @@ EXPECTED = {
     "ltsf_linear": ROWS
     | {"illness", "order", "electricity_individual", "traffic_individual", "weather_individual", "ettm1_individual"},
     "s_mamba": INVERTED_ROWS | {"bidirectional"},
-    "ts_survey": {"robust", "robust_linear", "size", "decomp", "use_norm", "anomaly_msl", "classification"}
-    | {"published_robust", "published_size", "published_decomp"},
+    "ts_survey": {"robust", "robust_linear", "size", "decomp", "use_norm", "classification"}
+    | {"published_robust", "published_size", "published_decomp"}
+    | {"anomaly_msl", "published_msl", "published_smap"},
     "shapeformer": {"uea", "specific", "random"},
     "vsformer": {"uea", "ablation", "prior", "value"},
 }

@@ -84,6 +84,15 @@ def test_identity_is_that_of_the_unpacked_content(tmp_path):
     assert sources.identity(config(root=str(tmp_path))) == SHA
 
 
+def test_identity_covers_the_other_files_of_the_set(tmp_path):
+    (tmp_path / "other.csv").write_text("1")
+    beside = config(root=str(tmp_path), source={"beside": ["other*"]})
+    (tmp_path / "toy_xyz.csv").write_text("0")
+    first = sources.identity(beside)
+    (tmp_path / "other.csv").write_text("2")
+    assert first != sources.identity(beside) != sources.identity(config(root=str(tmp_path)))
+
+
 def test_identity_of_an_absent_file_is_none_and_downloads_nothing(origin):
     folder, address = origin
     write(folder / "toy.csv")
