@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,9 +55,9 @@ def look(task: "SeriesClassification", index: Tensor) -> tuple[Tensor, list[Tens
     return logits, weights.maps
 
 
-def original(data: "SeriesClasses", x_LN: Tensor, length: int) -> np.ndarray:
+def original(data: "SeriesClasses", x_LN: Tensor, length: int) -> Tensor:
     """One case's true steps (length, N) in original units."""
-    return (x_LN[:length].double() * data.std + data.mean).numpy()
+    return x_LN[:length].double() * data.std + data.mean
 
 
 def draw_cases(data: "SeriesClasses", index: Tensor, predicted: Tensor) -> "Figure":
@@ -87,7 +86,7 @@ def draw_cases(data: "SeriesClasses", index: Tensor, predicted: Tensor) -> "Figu
 
 def draw_case(panel: "Axes", data: "SeriesClasses", case: int, predicted: int) -> None:
     """One test case, titled with what it was taken for."""
-    values = original(data, data.test.x[case], int(data.test.lengths[case]))
+    values = original(data, data.test.x[case], int(data.test.lengths[case])).numpy()
     for variate in range(min(VARIATES, values.shape[1])):
         panel.plot(values[:, variate], linewidth=0.9, label=data.variate_names[variate])
     right = predicted == int(data.test.y[case])
@@ -106,7 +105,7 @@ def draw_shapelets(shapelets: Sequence[Shapelet], data: "SeriesClasses") -> "Fig
     rows = -(-len(chosen) // columns) or 1
     figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.1 * rows), squeeze=False, layout="constrained")
     for panel, one in zip(axes.flat, chosen, strict=False):
-        values = original(data, data.train.x[one.case], int(data.train.lengths[one.case]))[:, one.variate]
+        values = original(data, data.train.x[one.case], int(data.train.lengths[one.case])).numpy()[:, one.variate]
         panel.plot(values, color="0.7", linewidth=0.9)
         panel.plot(range(one.start, one.end), values[one.start : one.end], color=f"C{one.label % 10}", linewidth=2)
         panel.set_title(
