@@ -1,7 +1,7 @@
 """The survey's analyses (arXiv 2202.07125) on our models, drawn and judged: `make survey`.
 
 Robustness to input length, model size, seasonal-trend decomposition with its control, and noise on the test inputs:
-sweeps `runner -m preset=ts_survey/... seed=0,1,2` into one folder, where a job that two sweeps share is run once and
+sweeps `runner -m preset=ts_survey/...` into one folder, where a job that two sweeps share is run once and
 finished ones are used again; the noise is `mode=test` of their checkpoints. Writes benchmarks/survey/<data>.md and its
 figures. The longest input and the longer horizon, which cost most, are for the plain Transformer and the cheap models.
 """
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 RUNNER = str(Path(sys.executable).with_name("runner"))
 NOISES = (0.1, 0.3)
 SHARED = (
-    *("seed=0,1,2", "data.test_stride=12", "logger=none", "trainer=cpu"),
+    *("data.test_stride=12", "logger=none", "trainer=cpu"),
     "trainer.check_val_every_n_epoch=2",  # at the end alone: the validation split is as long as the training
 )
 
@@ -68,11 +68,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each")
     parser.add_argument("--data", default="etth1", help="another data set of the same format, e.g. ettm1")
+    parser.add_argument("--seeds", default="0,1,2", help="which seeds every set-up runs on")
     parser.add_argument("--folder", type=Path, default=Path("outputs/survey"))
     parser.add_argument("--draw", action="store_true", help="only draw and write what has been run")
     parser.add_argument("overrides", nargs="*", help="more settings of every run, e.g. trainer.max_epochs=1")
     arguments = parser.parse_args()
-    more = [f"data={arguments.data}", *arguments.overrides]
+    more = [f"data={arguments.data}", f"seed={arguments.seeds}", *arguments.overrides]
     os.environ["OMP_NUM_THREADS"] = "1"
     folder = arguments.folder / arguments.data
     with ThreadPoolExecutor(arguments.jobs) as pool:
