@@ -50,24 +50,35 @@ def check(cfg: DictConfig, overrides: list[str]) -> None:
         raise UserError(f"retries={cfg.retries}: expected a whole number, 0 or more")
     if cfg.mode in TRACKED:
         need_loggers(cfg.logger)
-    try:
-        OmegaConf.to_container(cfg.data, resolve=True)
-    except InterpolationKeyError as error:
-        raise UserError(missing_key(error)) from None
+    check_belongs(cfg)
 
 
-def missing_key(error: InterpolationKeyError) -> str:
-    """`${data.source.sets.${data.name}.length}` with a name that is none: the nearest keys that stand there."""
-    line = str(error).splitlines()[0]
-    found = re.match(r"Interpolation key '([\w.-]+)' not found", line)
+def check_belongs(cfg: DictConfig) -> None:
+    """Raises UserError for data or a model of another task than the config's, and for a name that a table lacks."""
+    name = OmegaConf.select(cfg, "data.name")
+    task, data = (str(OmegaConf.select(cfg, f"{group}._target_")).split(".")[:2] for group in ("task", "data"))
+    if task[0] == data[0] == "tasks" and task != data:
+        raise UserError(f"{name} is data of task={data[1]}, not of {task[1]}: say task={data[1]}, or choose other data")
+    for group in ("data", "model"):
+        try:
+            OmegaConf.to_container(cfg[group], resolve=True)
+        except InterpolationKeyError as error:
+            place, key, there = missing_key(error)
+            if group == "model" and place == "data":
+                raise UserError(
+                    f"this model asks for data.{key}, which data={name} lacks: it is of another task"
+                ) from None
+            raise UserError(f"{place}: there is no {key!r}; {nearest(key, there)}") from None
+
+
+def missing_key(error: InterpolationKeyError) -> tuple[str, str, list[str]]:
+    """`${data.source.sets.${data.name}.length}` with a name that is none: the place, the key, and what stands there."""
+    wanted = re.match(r"Interpolation key '([\w.-]+)' not found", str(error))[1].split(".")
     node, passed = error.parent_node._get_root(), []
-    for part in found[1].split(".") if found else ():
-        if not isinstance(node, DictConfig) or part not in node:
-            keys = map(str, node) if isinstance(node, DictConfig) else ()
-            return f"{'.'.join(passed)}: there is no {part!r}; {nearest(part, keys)}"
-        node = node._get_node(part)
-        passed.append(part)
-    return line
+    while isinstance(node, DictConfig) and wanted[0] in node:
+        node = node._get_node(wanted[0])
+        passed.append(wanted.pop(0))
+    return ".".join(passed), wanted[0], [str(key) for key in node] if isinstance(node, DictConfig) else []
 
 
 def known_keys() -> set[str]:

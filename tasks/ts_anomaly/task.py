@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.data import TaskData, choose
+from tasks.data import choose
 from tasks.schedules import Schedule, constant
 from tasks.task import Optimizer, Task
 from tasks.ts_anomaly import metrics
-from tasks.ts_anomaly.data import AnomalyData
 from tasks.ts_anomaly.scores import THRESHOLDS, StepScores, check_ratio, threshold_at
 from tasks.ts_anomaly.windows import SCORINGS
 
@@ -76,14 +75,6 @@ class AnomalyDetection(Task):
         self.scoring, self.ratio, self.threshold_from = scoring, ratio, threshold_from
         self.floors = dict(baselines or {})
         self.known: Tensor | None = None
-
-    def prepare(self, data: TaskData) -> None:
-        """ValueError for the data of another task."""
-        if not isinstance(data, AnomalyData):
-            raise ValueError(
-                f"data={data.name} is a set of another task: choose msl, smap, smd, psm, nab, nyc_cancellations, or "
-                "data=anomaly_csv data.path=<file.csv> for your own"
-            )
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, H, N) scaled values: the window again, or what follows it."""
