@@ -164,6 +164,19 @@ def test_a_key_of_another_model_is_looked_up_among_the_chosen_models_keys(runner
     assert "did you mean model.moving_average" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data=uea"], "BasicMotions is data of task=ts_classification, not of ts_forecast"),
+        (["task=ts_classification", "preset=itransformer"], "etth1 is data of task=ts_forecast"),
+        (["model=vsformer"], "this model asks for data.length, which nyc_weather lacks"),
+        (["task=ts_classification", "data=uea", "data.name=BasicMotion"], "did you mean BasicMotions"),
+    ],
+)
+def test_data_and_models_of_another_task_are_refused(runner, tmp_path, arguments, words):
+    assert words in refused(runner, tmp_path, *arguments)
+
+
 def test_a_mistyped_key_in_a_sweep_gets_one_line_too(runner, tmp_path):
     outcome = runner("-m", "optm.lr=1,2")
     assert outcome.code == 2 and "did you mean optim.lr" in outcome.line
