@@ -65,9 +65,8 @@ def check_belongs(cfg: DictConfig) -> None:
         except InterpolationKeyError as error:
             place, key, there = missing_key(error)
             if group == "model" and place == "data":
-                raise UserError(
-                    f"this model asks for data.{key}, which data={name} lacks: it is of another task"
-                ) from None
+                line = f"this model asks for data.{key}, which {name} lacks: it is a model of another task"
+                raise UserError(line) from None
             raise UserError(f"{place}: there is no {key!r}; {nearest(key, there)}") from None
 
 
