@@ -9,7 +9,6 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: torch, not loaded yet, and what tests start take one each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,22 +17,7 @@ if not torch.cuda.is_available():  # read when triton is first imported, which L
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before tests/, whose folders mirror the packages
 
 from command import Outcome, call
-
-ROWS, COLUMNS = 240, ("load", "heat", "wind")
-LOOKBACK, HORIZON, BATCH = 24, 12, 16
-
-
-def write_series(path: Path, rows: int = ROWS, first: int = 0) -> Path:
-    """Hourly sine waves with noise; rows from `first` on, so that a longer file continues a shorter one."""
-    import pandas as pd
-
-    hour = np.arange(first + rows)[:, None]
-    noise = np.random.default_rng(0).normal(0, 0.1, (first + rows, len(COLUMNS)))
-    values = (np.sin(2 * np.pi * (hour / 24 + np.array([0, 0.2, 0.5]))) + noise) * [10, 3, 1] + [100, 0, -5]
-    table = pd.DataFrame(values[first:], columns=COLUMNS)
-    table.insert(0, "date", pd.date_range("2020-01-01", periods=first + rows, freq="h")[first:])
-    table.to_csv(path, index=False)
-    return path
+from small_series import BATCH, HORIZON, LOOKBACK, write_series
 
 
 @pytest.fixture(scope="session")

@@ -267,7 +267,10 @@ def test_a_traceback_is_shown_where_one_asks_for_it(tmp_path, how):
 def test_the_process_ends_with_exit_code_2_and_one_line(tmp_path):
     outcome = spawn(tmp_path, "model=itransfomer")
     assert outcome.code == 2 and outcome.out == ""
-    assert outcome.line == "runner: model=itransfomer: no such option; did you mean itransformer or transformer?"
+    assert (
+        outcome.line
+        == "runner: model=itransfomer: no such option; did you mean itransformer or transformer or series_transformer?"
+    )
 
 
 def test_cfg_job_prints_a_config_that_names_every_promised_key(runner):

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from command import spawn, start
-from conftest import write_series
 from slurm import Cluster, missing
+from small_series import write_series
 from test_slurm import SWEEP, at_work, begun, written
 
 SWEPT = ("model=linear,nlinear,dlinear", "seed=0,1,2,3,4,5,6,7")

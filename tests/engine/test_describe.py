@@ -68,7 +68,7 @@ def test_catalog_lists_every_preset_with_its_figures_and_claim(runner):
     out = runner("mode=catalog").out
     names = options("preset")
     assert len(names) > 30
-    assert {line.split()[0] for line in out.splitlines() if "task=ts_forecast" in line} == set(names)
+    assert {line.split()[0] for line in out.splitlines() if "  task=ts_" in line} == set(names)
     first = out.partition("\nitransformer/")[0]
     assert "mse 0.386, mae 0.405" in first and "claim: inverting helps" in first
     assert "tags: task forecasting, positions timestamp, attention full, architecture inverted" in first

@@ -6,8 +6,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 from by_hand import Series, load_model, small_model
-from conftest import COLUMNS, HORIZON
 from omegaconf import OmegaConf
+from small_series import COLUMNS, HORIZON
 
 CONTRACT = "metrics published paper params flops seconds peak_memory_mb fingerprint versions status"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from by_hand import Series, load_model
-from conftest import COLUMNS, HORIZON, LOOKBACK, ROWS, write_series
+from small_series import COLUMNS, HORIZON, LOOKBACK, ROWS, write_series
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from command import call
-from conftest import write_series
 from omegaconf import OmegaConf
+from small_series import write_series
 
 from engine.compose import compose_run
 from engine.published import published

@@ -6,10 +6,10 @@ import os
 import pytest
 import torch
 from command import Outcome, call, process_state, spawn
-from conftest import write_series
 from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
+from small_series import write_series
 
 from engine import CONF
 from engine.resolvers import register

@@ -123,7 +123,7 @@ def test_bad_settings_get_one_line(runner, file, settings, message):
 
 def test_the_data_of_another_task_is_refused(runner, data_args):
     outcome = runner("task=ts_anomaly", *data_args, "model=linear")
-    assert outcome.code == 2 and "etth1 is data of task=ts_forecast, not of ts_anomaly" in outcome.line
+    assert outcome.code == 2 and "csv is data of task=ts_forecast, not of ts_anomaly" in outcome.line
 
 
 def test_the_loss_of_a_reconstruction_is_its_mean_squared_error():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from command import call
-from conftest import COLUMNS, LOOKBACK, ROWS
+from small_series import COLUMNS, LOOKBACK, ROWS
 from torch import nn
 
 from models.itransformer import ITransformer
