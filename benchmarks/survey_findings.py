@@ -47,6 +47,7 @@ def facts(path: Path) -> dict[str, Any]:
         "mse": results["metrics"]["test/mse"],
         "params": results["params"]["total"],
         "seconds": results["seconds"]["train"],
+        "steps": results.get("steps", 0),
         "versions": results["versions"],
     }
 

@@ -16,7 +16,7 @@ RULES = (
     "MSE is on scaled values, every 12th test window, mean ± standard deviation over seeds; a change is that of each "
     "seed's pair. *Better* (*lower*): the mean change is below zero by more than its deviation. A finding that names a "
     "size (a fifth, 5 %) must reach it too. *Seen* and *not seen* say only whether these runs pass this rule: small "
-    "models, 200 steps, one data set."
+    "models, few steps, one data set."
 )
 
 
@@ -31,12 +31,13 @@ def write_page(cells: Cells, folder: Path, data: str, jobs: int) -> None:
     draw_decomposition(cells, folder / f"{data}_decomposition.png")
     draw_lines(cells, "noise", "deviation of the noise on the test inputs", folder / f"{data}_noise.png")
     versions = cells.runs[0]["versions"]
+    steps = max(run["steps"] for run in cells.runs)
     seeds = ", ".join(sorted({str(run["seed"]) for run in cells.runs}))
     made = f"Made by `make survey`, {date.today()}: torch {versions['torch']}, lightning {versions['lightning']}, CPU, "
     text = [
         f"# The survey's analyses on {data}",
         "",
-        f"{made}{jobs} processes of one thread, seeds {seeds}. {RULES}",
+        f"{made}{jobs} processes of one thread, seeds {seeds}, {steps} steps. {RULES}",
         "",
         "| finding | model | measured | verdict |",
         "| --- | --- | --- | --- |",
