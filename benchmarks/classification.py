@@ -95,8 +95,9 @@ def main() -> None:
     text = [
         f"Made by `make classification`, {date.today()}: torch {versions['torch']}, CPU, {arguments.jobs} runs at a "
         "time with one thread each; test accuracy on the archive's own split, seeds from 0 up, mean ± standard "
-        "deviation. One setting per model for all sets (ShapeFormer's window and number of shapelets are the paper's, "
-        "per set), trained on the whole training part, the last epoch counts: nothing is selected. The published "
+        "deviation. Trained on the whole training part, the last epoch counts; of the settings, the epochs and "
+        "ShapeFormer's window and number of shapelets (the paper's) are per set. What was chosen how: "
+        "[misses.md](misses.md). The published "
         "tables, whose column this is, take the epoch that is best on the test part.",
         "",
         "| set | " + " | ".join(MODELS) + " | ShapeFormer, published | seeds | seconds of a run |",

@@ -35,7 +35,7 @@ def facts(path: Path) -> dict[str, Any]:
     return {
         "path": path,
         "model": name,
-        "seed": config["seed"],
+        "seed": data["seed"],  # that of the training; a test has one of its own
         "lookback": data["lookback"],
         "horizon": data["horizon"],
         "noise": data["input_noise"],
