@@ -16,7 +16,7 @@ from engine.errors import Diverged, user_errors
 from engine.flops import forward_cost
 from engine.published import published
 from engine.results import closing_table, write_results
-from engine.resume import POINT, announce_resume, resume_point
+from engine.resume import POINT, WholeFiles, announce_resume, resume_point
 from engine.run import Run, log
 from engine.together import first_says
 from engine.train import make_trainer, parameters
@@ -139,7 +139,7 @@ def save_untrained(record: RecordConfig, trainer: L.Trainer, path: Path) -> None
     contents = {"state_dict": task.state_dict()}
     task.on_save_checkpoint(contents)
     record.on_save_checkpoint(trainer, task, contents)
-    torch.save(contents, path)
+    WholeFiles().save_checkpoint(contents, path)
 
 
 def score(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> dict[str, float]:
